@@ -1,0 +1,101 @@
+"""Leases: who may do a thing, until when by the database server's clock, with a token that fences off the one before.
+
+    lease = Lease(mongo.db, "relay", ttl_s=10)
+    if await lease.acquire():
+        await lease.guard(session)      # in the transaction that writes: a lost lease cannot commit
+
+Leases live in MongoDB and not in Redis, because Redis may forget one that is held.
+"""
+
+import os
+import socket
+from contextlib import suppress
+from typing import Any
+
+from pymongo import ReturnDocument
+from pymongo.errors import DuplicateKeyError
+
+from libs.core.errors import LeaseLost
+from libs.core.ids import new_id
+from libs.core.mongo import Database, Document, Session
+
+COLLECTION = "leases"
+
+
+def process_name() -> str:
+    """Names this process in a lease, for people: `host:pid`. It is not what tells two holders apart."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+class Lease:
+    """One holder's view of the lease `name`. `token` grows by one with every change of holder; None while not held."""
+
+    def __init__(self, database: Database, name: str, *, ttl_s: float = 10.0) -> None:
+        self.name = name
+        self.token: int | None = None
+        self._leases = database[COLLECTION]
+        self._holder = new_id()
+        self._ttl_ms = int(ttl_s * 1000)
+
+    @property
+    def held(self) -> bool:
+        """As far as this process knows; only `guard` knows for sure."""
+        return self.token is not None
+
+    async def acquire(self) -> bool:
+        """Takes the lease if it is free or expired; true if it is now held. Also renews one that is held."""
+        if self.held:
+            return await self.renew()
+        row = await self._take()
+        if row is None:
+            with suppress(DuplicateKeyError):  # there, and held
+                await self._leases.insert_one({"_id": self.name, "token": 0, "expires_at": None})
+                row = await self._take()
+        if row is None:
+            return False
+        self.token = row["token"]
+        return True
+
+    async def _take(self) -> Document | None:
+        take = {
+            "holder": self._holder,
+            "process": process_name(),
+            "token": {"$add": ["$token", 1]},
+            "expires_at": self._expiry(),
+        }
+        return await self._leases.find_one_and_update(
+            {"_id": self.name, "$expr": {"$lte": ["$expires_at", "$$NOW"]}},  # None sorts before every date
+            [{"$set": take}],
+            return_document=ReturnDocument.AFTER,
+        )
+
+    async def renew(self) -> bool:
+        """Extends a held lease; false, and no longer held, if another holder took it meanwhile."""
+        result = await self._leases.update_one(self._mine(), [{"$set": {"expires_at": self._expiry()}}])
+        if not result.matched_count:
+            self.token = None
+        return self.held
+
+    async def guard(self, session: Session, **fields: Any) -> None:
+        """Renews inside the caller's transaction, and sets `fields` beside it. `LeaseLost` if it is another's by now:
+
+        the transaction then conflicts with, or comes after, the new holder's taking, and cannot commit.
+        """
+        result = await self._leases.update_one(
+            self._mine(), [{"$set": {"expires_at": self._expiry(), **fields}}], session=session
+        )
+        if not result.matched_count:
+            self.token = None
+            raise LeaseLost(f"the lease {self.name} was taken over by another process", lease=self.name)
+
+    async def release(self) -> None:
+        """Lets go at once, so that the next holder need not wait for the expiry. Does nothing if it is not held."""
+        if self.held:
+            await self._leases.update_one(self._mine(), {"$set": {"expires_at": None}})
+            self.token = None
+
+    def _mine(self) -> dict[str, Any]:
+        return {"_id": self.name, "holder": self._holder, "token": self.token}
+
+    def _expiry(self) -> dict[str, Any]:
+        return {"$dateAdd": {"startDate": "$$NOW", "unit": "millisecond", "amount": self._ttl_ms}}
