@@ -3,14 +3,17 @@
     lease = Lease(mongo.db, "relay", ttl_s=10)
     if await lease.acquire():
         await lease.guard(session)      # in the transaction that writes: a lost lease cannot commit
+        await lease.during(work())      # renewed in the background while `work` runs
 
 Leases live in MongoDB and not in Redis, because Redis may forget one that is held.
 """
 
+import asyncio
 import os
 import socket
+from collections.abc import Coroutine
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError
@@ -18,6 +21,8 @@ from pymongo.errors import DuplicateKeyError
 from libs.core.errors import LeaseLost
 from libs.core.ids import new_id
 from libs.core.mongo import Database, Document, Session
+
+T = TypeVar("T")
 
 COLLECTION = "leases"
 
@@ -87,6 +92,25 @@ class Lease:
         if not result.matched_count:
             self.token = None
             raise LeaseLost(f"the lease {self.name} was taken over by another process", lease=self.name)
+
+    async def during(self, work: Coroutine[Any, Any, T]) -> T:
+        """Awaits `work`, renewing a lease that is held; cancels it, with `LeaseLost`, once another process took it."""
+        working, renewing = asyncio.ensure_future(work), asyncio.ensure_future(self._keep())
+        try:
+            await asyncio.wait((working, renewing), return_when=asyncio.FIRST_COMPLETED)
+            if not working.done():
+                renewing.result()  # ends only by raising
+            return working.result()
+        finally:
+            working.cancel()
+            renewing.cancel()
+            await asyncio.gather(working, renewing, return_exceptions=True)
+
+    async def _keep(self) -> None:
+        while True:
+            if not await self.renew():
+                raise LeaseLost(f"the lease {self.name} was taken over by another process", lease=self.name)
+            await asyncio.sleep(self._ttl_ms / 3000)
 
     async def release(self) -> None:
         """Lets go at once, so that the next holder need not wait for the expiry. Does nothing if it is not held."""
