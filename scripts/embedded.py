@@ -94,7 +94,7 @@ class Server:
     data: Path
     url: str
     arguments: tuple[str, ...]
-    is_ready: Callable[["Server"], bool]
+    is_ready: Callable[[], bool]
     _process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -119,7 +119,7 @@ class Server:
             [self.binary.path, *self.arguments], log=self.log, env={**os.environ, **self.binary.env}
         )
         deadline = time.monotonic() + READY_WITHIN_S
-        while not self.is_ready(self):
+        while not self.is_ready():
             if not self.running:
                 raise Failure(f"{self.name} stopped while starting (exit {self._process.returncode}): see {self.log}")
             if time.monotonic() > deadline:
@@ -168,58 +168,59 @@ def _started(server_on: Callable[[int], Server], port: int | None) -> Server:
 
 
 def _mongod(binary: Binary, data: Path, port: int) -> Server:
+    url = f"mongodb://127.0.0.1:{port}/?directConnection=true"
     return Server(
         name="MongoDB",
         binary=binary,
         port=port,
         data=data,
-        url=f"mongodb://127.0.0.1:{port}/?directConnection=true",
+        url=url,
         arguments=(
             *("--dbpath", str(data), "--bind_ip", "127.0.0.1", "--port", str(port), "--nounixsocket"),
             *("--replSet", "rs0", "--oplogSize", "512", "--wiredTigerCacheSizeGB", "0.5"),
             *("--setParameter", "diagnosticDataCollectionEnabled=false"),
         ),
-        is_ready=_mongo_is_ready,
+        is_ready=partial(mongo_is_ready, url, member=f"127.0.0.1:{port}"),
     )
 
 
 def _redis(binary: Binary, data: Path, port: int) -> Server:
+    url = f"redis://127.0.0.1:{port}/0"
     return Server(
         name="Redis",
         binary=binary,
         port=port,
         data=data,
-        url=f"redis://127.0.0.1:{port}/0",
+        url=url,
         arguments=(
             *("--dir", str(data), "--bind", "127.0.0.1", "--port", str(port)),
             *("--save", "", "--appendonly", "yes", "--appendfsync", "everysec"),
         ),
-        is_ready=_redis_is_ready,
+        is_ready=partial(redis_is_ready, url),
     )
 
 
-def _mongo_is_ready(server: Server) -> bool:
-    """True once it takes writes; on the way there it is made a replica set of one, and told if its port has changed."""
-    host = f"127.0.0.1:{server.port}"
-    client: MongoClient[dict[str, object]] = MongoClient(server.url, serverSelectionTimeoutMS=500)
+def mongo_is_ready(url: str, *, member: str) -> bool:
+    """True once it takes writes. On the way there it becomes a replica set of the one `member`, its host and port."""
+    client: MongoClient[dict[str, object]] = MongoClient(url, serverSelectionTimeoutMS=500)
     with client, suppress(PyMongoError):
         try:
             config = client.admin.command("replSetGetConfig")["config"]
         except OperationFailure as error:
             if error.code != NOT_YET_INITIALIZED:
                 raise
-            client.admin.command("replSetInitiate", {"_id": "rs0", "members": [{"_id": 0, "host": host}]})
+            client.admin.command("replSetInitiate", {"_id": "rs0", "members": [{"_id": 0, "host": member}]})
         else:
-            if config["members"][0]["host"] != host:
-                config["members"][0]["host"] = host
+            if config["members"][0]["host"] != member:  # the same data on another port than last time
+                config["members"][0]["host"] = member
                 config["version"] += 1
                 client.admin.command("replSetReconfig", config, force=True)
         return bool(client.admin.command("hello")["isWritablePrimary"])
     return False
 
 
-def _redis_is_ready(server: Server) -> bool:
-    with redis_client.Redis.from_url(server.url) as client, suppress(redis_client.RedisError, OSError):
+def redis_is_ready(url: str) -> bool:
+    with redis_client.Redis.from_url(url) as client, suppress(redis_client.RedisError, OSError):
         return bool(client.ping())
     return False
 
