@@ -1,0 +1,60 @@
+# Words given on the command line (USER=…, SERVICE=…) reach the scripts as environment variables, never through the shell.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-print-directory
+PYTHON ?= python3
+RUN := .venv/bin/python
+# Ends with make, even if make is killed: see scripts/leash.py.
+TIED := exec $(RUN) -I -S scripts/leash.py $$PPID $(RUN)
+
+.PHONY: help up down dev seed token health test check format bench migrate lock env env-npm
+.DEFAULT_GOAL := help
+
+help: ## Show this
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  \033[36m%-8s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+up: env ## Start MongoDB, Redis and all services, with demo data; Ctrl-C stops them
+	@$(TIED) -m scripts.up
+
+down: env ## Stop what `make up` started elsewhere
+	@$(RUN) -m scripts.down
+
+dev: env ## Run one service with reload on a running stack: make dev SERVICE=payment
+	@$(TIED) -m scripts.dev
+
+token: env ## Print a development token: make token USER=alice ROLE=player [TENANT=demo] [TTL=600]
+	@$(if $(findstring command,$(origin USER)),,$(error say for whom: make token USER=alice ROLE=player))$(RUN) -m scripts.issuer
+
+health: env ## Show whether every service is ready
+	@$(RUN) -m scripts.health
+
+migrate: env ## Bring the running stack's databases to the newest version
+	@$(RUN) -m scripts.migrate
+
+test: env-npm ## Run all tests (only some: make test TESTS=tests/payment)
+	@$(RUN) -m pytest -n auto --maxprocesses 4 $${TESTS:-}
+
+check: env ## Lint, formatting, types, import rules, generated files
+	@$(RUN) -m ruff check
+	@$(RUN) -m ruff format --check
+	@$(RUN) -m mypy
+	@.venv/bin/lint-imports
+	@$(RUN) -m scripts.schemas --check
+
+format: env ## Format the code and write the generated files anew
+	@$(RUN) -m ruff check --fix
+	@$(RUN) -m ruff format
+	@$(RUN) -m scripts.schemas
+
+bench: env-npm ## Run the benchmarks (only some: make bench BENCH="cache events")
+	@$(RUN) -m scripts.bench
+
+lock: env ## Lock the newest allowed versions of all Python packages
+	@$(RUN) -m uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-header --group dev pyproject.toml --output-file requirements.lock
+
+env:
+	@$(PYTHON) -I scripts/environment.py
+
+env-npm:
+	@$(PYTHON) -I scripts/environment.py --npm
