@@ -1,0 +1,396 @@
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from itertools import product
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import strawberry
+from pymongo import AsyncMongoClient
+from pymongo.errors import PyMongoError
+from strawberry import Info
+
+from libs.access_engine import Permission, Reach, Role, Scope as Rule
+from libs.core.access import Access, Public, Requires, Scope, policy_of_root_fields, reference
+from libs.core.clock import SystemClock
+from libs.core.context import Caller, Context, Deadline
+from libs.core.errors import Forbidden, InvalidInput, Refusal, Unauthenticated, Unavailable
+from libs.core.mongo import Client, Mongo
+from libs.core.redis import Redis
+from libs.core.testing import eventually
+from scripts.embedded import Server
+
+ANONYMOUS = Caller(tenant_id="acme")
+
+
+def caller(*roles: str, subject: str = "anna", tenant_id: str = "acme") -> Caller:
+    return Caller(tenant_id=tenant_id, subject=subject, roles=roles, session_id="s1", kind="user")
+
+
+@pytest.fixture
+async def access(mongo: Mongo, redis: Redis) -> AsyncIterator[Access]:
+    access = Access(mongo.core, redis, SystemClock(), poll_s=60)
+    await access.start()
+    yield access
+    await access.close()
+
+
+WALLETS: list[dict[str, Any]] = [
+    {"_id": "w1", "owner_id": "anna", "tenant_id": "acme"},
+    {"_id": "w2", "owner_id": "ben", "tenant_id": "acme"},
+    {"_id": "w3", "owner_id": "anna", "tenant_id": "other"},
+    {"_id": "house", "tenant_id": "acme"},
+    {"_id": "odd", "owner_id": None, "tenant_id": "acme"},
+]
+
+
+class TestBuiltInRoles:
+    @pytest.mark.parametrize(
+        ("role", "action", "reach"),
+        [
+            ("player", "wallet:read", Reach.OWN),
+            ("player", "transfer:create", Reach.OWN),
+            ("player", "deposit:create", Reach.NOTHING),
+            ("operator", "deposit:create", Reach.TENANT),
+            ("operator", "policy:write", Reach.NOTHING),
+            ("service", "transfer:create", Reach.TENANT),
+            ("admin", "policy:write", Reach.TENANT),
+            ("nobody", "wallet:read", Reach.NOTHING),
+        ],
+    )
+    async def test_reach(self, access: Access, role: str, action: str, reach: Reach) -> None:
+        assert access.scope(caller(role), action).rule.reach is reach
+
+
+class TestDemand:
+    async def test_of_an_anonymous_caller(self, access: Access) -> None:
+        with pytest.raises(Unauthenticated):
+            access.demand(ANONYMOUS, "wallet:read")
+
+    async def test_of_a_caller_without_the_permission(self, access: Access) -> None:
+        with pytest.raises(Forbidden) as caught:
+            access.demand(caller("player"), "deposit:create")
+        assert caught.value.details == {"permission": "deposit:create"}
+
+    async def test_of_a_caller_with_the_permission_for_some_objects(self, access: Access) -> None:
+        access.demand(caller("player"), "wallet:read")
+
+    @pytest.mark.parametrize("action", ["wallet", "wallet:*", "*:read", "wallet:read:own", "", "wallet:"])
+    async def test_of_what_is_no_action(self, access: Access, action: str) -> None:
+        with pytest.raises(ValueError, match=r"permission|missing|empty|must name"):
+            access.demand(caller("admin"), action)
+
+
+class TestScope:
+    async def test_is_always_within_the_tenant(self) -> None:
+        scope = Scope(caller(), Rule(reach=Reach.ALL, ids=frozenset(["w3"])))
+        assert not scope.permits(owner_id="anna", tenant_id="other", id="w3")
+
+    async def test_query_cannot_be_widened_by_what_is_merged_with_it(self, mongo: Mongo) -> None:
+        await mongo.db["wallets"].insert_many(WALLETS)
+        own = Scope(caller(), Rule(reach=Reach.OWN))
+        merged = {**own.query(), "owner_id": "ben", "tenant_id": "other"}
+        assert await mongo.db["wallets"].count_documents(merged) == 0
+
+    @pytest.mark.parametrize(
+        "rule", [Rule(), Rule(reach=Reach.ALL, denied_reach=Reach.TENANT)], ids=["nothing", "all denied"]
+    )
+    async def test_query_for_nothing_reads_nothing(self, mongo: Mongo, rule: Rule) -> None:
+        await mongo.db["wallets"].insert_many(WALLETS)
+        filter_ = {**Scope(caller(), rule).query(), "currency": "EUR"}
+        plan = await mongo.db.command(
+            "explain", {"find": "wallets", "filter": filter_, "sort": {"at": -1}}, verbosity="executionStats"
+        )
+        assert plan["executionStats"]["totalDocsExamined"] == 0
+        assert plan["executionStats"]["totalKeysExamined"] == 0
+
+    async def test_query_of_own_uses_the_index(self, mongo: Mongo) -> None:
+        await mongo.db["wallets"].create_index([("tenant_id", 1), ("owner_id", 1)])
+        await mongo.db["wallets"].insert_many(WALLETS)
+        plan = await mongo.db.command(
+            "explain",
+            {"find": "wallets", "filter": Scope(caller(), Rule(reach=Reach.OWN)).query()},
+            verbosity="executionStats",
+        )
+        assert plan["executionStats"]["totalDocsExamined"] == 1
+
+    def test_objects_without_owners(self) -> None:
+        own = Scope(caller(), Rule(reach=Reach.OWN))
+        assert own.query(owner=None) == Scope(caller(), Rule()).query()
+
+
+TARGETS = [[], ["own"], ["tenant"], ["all"], ["w1"], ["w2", "w3"], ["own", "w2", "house"]]
+CALLERS = [caller(), caller(subject="ben"), caller(tenant_id="third"), caller(subject="")]
+
+
+class TestQueryAndPermits:
+    @pytest.mark.parametrize("who", CALLERS, ids=str)
+    async def test_agree_on_every_wallet(self, mongo: Mongo, who: Caller) -> None:
+        await mongo.db["wallets"].insert_many(WALLETS)
+        for allow, deny in product(TARGETS, TARGETS):
+            rule = Rule.of(*([Permission("wallet", "read", target) for target in side] for side in (allow, deny)))
+            scope = Scope(who, rule)
+            found = {wallet["_id"] async for wallet in mongo.db["wallets"].find(scope.query())}
+            assert found == {
+                wallet["_id"]
+                for wallet in WALLETS
+                if scope.permits(owner_id=wallet.get("owner_id"), tenant_id=wallet["tenant_id"], id=wallet["_id"])
+            }, rule
+
+
+NO_DEPOSITS = [Role.of("operator", allow=["*:*:tenant"], deny=["deposit:*:all"])]
+
+
+class TestPublish:
+    async def test_is_in_force_at_once(self, access: Access) -> None:
+        assert access.allows(caller("operator"), "deposit:create")
+        await access.publish(NO_DEPOSITS, after=0, actor="root", reason="bank holiday")
+        assert not access.allows(caller("operator"), "deposit:create")
+
+    async def test_leaves_the_built_in_roles_that_it_does_not_name(self, access: Access) -> None:
+        await access.publish(NO_DEPOSITS, after=0, actor="root", reason="bank holiday")
+        assert access.allows(caller("player"), "wallet:read")
+
+    async def test_reaches_another_process(self, access: Access, mongo: Mongo, redis: Redis) -> None:
+        other = Access(mongo.core, redis, SystemClock(), poll_s=60)
+        await other.start()
+        await access.publish(NO_DEPOSITS, after=0, actor="root", reason="bank holiday")
+        await eventually(lambda: not other.allows(caller("operator"), "deposit:create"))
+        await other.close()
+
+    async def test_of_two_at_once_one_wins(self, access: Access) -> None:
+        both = [access.publish(NO_DEPOSITS, after=0, actor=name, reason="test") for name in ("a", "b")]
+        outcomes = await asyncio.gather(*both, return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes if outcome != 1] == [Refusal]
+
+    @pytest.mark.parametrize("after", [0, 2, 7])
+    async def test_on_another_version_than_the_newest(self, access: Access, after: int) -> None:
+        await access.publish([], after=0, actor="root", reason="test")
+        with pytest.raises(Refusal, match="changed meanwhile"):
+            await access.publish(NO_DEPOSITS, after=after, actor="root", reason="test")
+
+    @pytest.mark.parametrize(
+        "roles",
+        [
+            [Role.of("a", inherits=["b"]), Role.of("b", inherits=["a"])],
+            [Role.of("a", inherits=["gone"])],
+            [Role.of("a"), Role.of("a")],
+            [Role.of("Not A Name")],
+        ],
+        ids=["circle", "unknown ancestor", "same name", "bad name"],
+    )
+    async def test_refuses_what_is_no_policy(self, access: Access, roles: list[Role]) -> None:
+        with pytest.raises(InvalidInput, match="no policy"):
+            await access.publish(roles, after=0, actor="root", reason="test")
+        assert access.newest == 0
+
+
+def stored(version: int, *roles: Any, **more: Any) -> dict[str, Any]:
+    row = {"_id": version, "roles": list(roles), "at": datetime(2026, 3, 1, tzinfo=UTC), "actor": "a", "reason": "r"}
+    return row | more
+
+
+AUDITOR = {"name": "auditor", "allow": ["audit:read:tenant"]}
+
+
+class TestReload:
+    @pytest.mark.parametrize(
+        "document",
+        [
+            stored(2, {"name": "auditor", "allow": ["audit:read"]}),
+            stored(2, {"name": "auditor", "allow": "audit:read:all"}),
+            stored(2, AUDITOR | {"only_on": "mondays"}),
+            stored(2, AUDITOR, breaks="glass"),
+            stored(2, AUDITOR | {"inherits": ["auditor"]}),
+            stored(2, roles={"auditor": True}),
+            {"_id": 2},
+        ],
+        ids=["grammar", "type", "unknown condition", "unknown field", "circle", "shape", "empty"],
+    )
+    async def test_keeps_the_old_when_the_new_is_not_valid(
+        self, access: Access, mongo: Mongo, document: dict[str, Any]
+    ) -> None:
+        await mongo.core["policies"].insert_many([stored(1, AUDITOR), document])
+        await access.reload()
+        assert (access.version, access.newest) == (1, 2)
+        assert access.allows(caller("auditor"), "audit:read")
+
+    async def test_takes_a_valid_one_after_an_invalid_one(self, access: Access, mongo: Mongo) -> None:
+        await mongo.core["policies"].insert_many([{"_id": 1}])
+        await access.reload()
+        await mongo.core["policies"].insert_one(stored(2, AUDITOR))
+        await access.reload()
+        assert access.version == 2
+
+    async def test_finds_by_polling_what_nobody_told(self, mongo: Mongo, redis: Redis) -> None:
+        access = Access(mongo.core, redis, SystemClock(), poll_s=0.05)
+        await access.start()
+        await mongo.core["policies"].insert_one(stored(1, AUDITOR))
+        await eventually(lambda: access.allows(caller("auditor"), "audit:read"))
+        await access.close()
+
+    async def test_finds_it_while_redis_is_away(self, mongo: Mongo, own_redis: Server) -> None:
+        redis = Redis.connect(own_redis.url)
+        access = Access(mongo.core, redis, SystemClock(), poll_s=0.2)
+        await access.start()
+        own_redis.kill()
+        await access.publish([Role.of("auditor", allow=["audit:read:tenant"])], after=0, actor="a", reason="r")
+        other = Access(mongo.core, redis, SystemClock(), poll_s=0.2)
+        await other.start()
+        await mongo.core["policies"].insert_one(stored(2))
+        await eventually(lambda: access.version == other.version == 2)
+        await access.close()
+        await other.close()
+        await redis.close()
+
+    async def test_start_fails_without_mongodb(self, redis: Redis) -> None:
+        client: Client = AsyncMongoClient("mongodb://127.0.0.1:1", serverSelectionTimeoutMS=50)
+        with pytest.raises(PyMongoError):
+            await Access(client["core"], redis, SystemClock()).start()
+        await client.close()
+
+
+class TestCheck:
+    async def test_says_which_version(self, access: Access) -> None:
+        assert await access.check() == {"version": 0}
+
+    async def test_without_a_watcher(self, mongo: Mongo, redis: Redis) -> None:
+        access = Access(mongo.core, redis, SystemClock(), poll_s=0.01)
+        await access.reload()
+        await asyncio.sleep(0.05)
+        with pytest.raises(Unavailable):
+            await access.check()
+
+
+@strawberry.federation.type(keys=["id"])
+class Wallet:
+    id: strawberry.ID
+    secret: str = strawberry.field(resolver=lambda: "s", extensions=[Requires("wallet:audit")])
+
+    @classmethod
+    @reference(Requires("wallet:read"))
+    async def resolve_reference(cls, info: Info, id: strawberry.ID) -> "Wallet":  # noqa: A002
+        return cls(id=id)
+
+
+@strawberry.federation.type(keys=["id"])
+class Forgotten:
+    id: strawberry.ID
+
+
+@strawberry.type
+class Query:
+    @strawberry.field(extensions=[Requires("wallet:read")])
+    def plain(self, times: int = 1) -> str:
+        return "p" * times
+
+    @strawberry.field(extensions=[Requires("wallet:read")])
+    async def awaited(self, info: Info, times: int = 1) -> str:
+        return "a" * times
+
+    @strawberry.field(extensions=[Public()])
+    def hello(self) -> str:
+        return "hello"
+
+    @strawberry.field
+    def forgotten(self) -> Forgotten | None:
+        return None
+
+    @strawberry.field(extensions=[Public()])
+    def wallet(self) -> Wallet:
+        return Wallet(id=strawberry.ID("w1"))
+
+
+@strawberry.type
+class Mutation:
+    @strawberry.mutation(extensions=[Requires("wallet:create")])
+    async def create(self) -> int:
+        return 1
+
+
+@strawberry.type
+class Subscription:
+    @strawberry.subscription(extensions=[Requires("wallet:read")])
+    async def numbers(self) -> AsyncIterator[int]:
+        yield 1
+        yield 2
+
+
+schema = strawberry.federation.Schema(
+    query=Query, mutation=Mutation, subscription=Subscription, federation_version="2.9"
+)
+
+
+def context(access: Access, who: Caller) -> Context:
+    platform: Any = SimpleNamespace(access=access)
+    return Context(who, "c1", Deadline.after(10), platform)
+
+
+async def ask(access: Access, who: Caller, query: str) -> tuple[Any, list[type]]:
+    result = await schema.execute(query, context_value=context(access, who))
+    errors = getattr(result, "errors", None) or []
+    return getattr(result, "data", None), [type(error.original_error) for error in errors]
+
+
+class TestRequires:
+    @pytest.mark.parametrize(
+        ("query", "data"),
+        [
+            ("{ plain(times: 2) }", {"plain": "pp"}),
+            ("{ awaited(times: 2) }", {"awaited": "aa"}),
+            ("mutation { create }", {"create": 1}),
+        ],
+    )
+    async def test_on_each_kind_of_field(self, access: Access, query: str, data: Any) -> None:
+        assert await ask(access, caller("player"), query) == (data, [])
+        assert (await ask(access, caller("nobody"), query))[1] == [Forbidden]
+        assert (await ask(access, ANONYMOUS, query))[1] == [Unauthenticated]
+
+    async def test_under_an_alias_or_a_fragment(self, access: Access) -> None:
+        query = "{ a: plain ...f } fragment f on Query { b: awaited }"
+        assert (await ask(access, caller("nobody"), query))[1] == [Forbidden]
+
+    async def test_on_a_field_below_the_root(self, access: Access) -> None:
+        assert await ask(access, caller("admin"), "{ wallet { secret } }") == ({"wallet": {"secret": "s"}}, [])
+        assert (await ask(access, caller("operator"), "{ wallet { secret } }"))[1] == [Forbidden]
+
+    async def test_on_a_subscription(self, access: Access) -> None:
+        events = await schema.subscribe("subscription { numbers }", context_value=context(access, caller("player")))
+        assert [event.data async for event in events] == [{"numbers": 1}, {"numbers": 2}]
+
+    async def test_on_a_subscription_of_a_caller_who_may_not(self, access: Access) -> None:
+        events = await schema.subscribe("subscription { numbers }", context_value=context(access, ANONYMOUS))
+        errors = [error async for event in events for error in event.errors or []]
+        assert [type(error.original_error) for error in errors] == [Unauthenticated]
+
+    def test_of_what_is_no_action(self) -> None:
+        with pytest.raises(ValueError, match="must name one resource and one action"):
+            Requires("wallet:*")
+
+
+class TestReference:
+    QUERY = '{ _entities(representations: [{__typename: "Wallet", id: "w1"}]) { ... on Wallet { id } } }'
+
+    async def test_of_a_caller_who_may(self, access: Access) -> None:
+        assert await ask(access, caller("player"), self.QUERY) == ({"_entities": [{"id": "w1"}]}, [])
+
+    @pytest.mark.parametrize("who", [ANONYMOUS, caller("nobody")])
+    async def test_is_null_for_one_who_may_not(self, access: Access, who: Caller) -> None:
+        assert await ask(access, who, self.QUERY) == ({"_entities": [None]}, [])
+
+
+class TestPolicyOfRootFields:
+    def test_lists_all_that_is_served(self) -> None:
+        assert policy_of_root_fields(schema) == {
+            "Query.plain": ("wallet:read",),
+            "Query.awaited": ("wallet:read",),
+            "Query.hello": ("public",),
+            "Query.forgotten": (),
+            "Query.wallet": ("public",),
+            "Query._service": ("public",),
+            "_entities.Wallet": ("wallet:read",),
+            "_entities.Forgotten": (),
+            "Mutation.create": ("wallet:create",),
+            "Subscription.numbers": ("wallet:read",),
+        }
