@@ -1,0 +1,174 @@
+"""Documents, parsed, weighed and validated once, and kept."""
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Any
+
+from graphql import (
+    ASTValidationRule,
+    DocumentNode,
+    FragmentDefinitionNode,
+    GraphQLError,
+    GraphQLSchema,
+    NoSchemaIntrospectionCustomRule,
+    OperationDefinitionNode,
+    OperationType,
+    get_variable_values,
+    parse,
+    specified_rules,
+    validate,
+)
+from graphql.execution.collect_fields import CollectedFields, FieldDetailsList, FragmentDetails
+from graphql.execution.values import VariableValues
+from graphql.validation.rules import overlapping_fields_can_be_merged
+from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRule
+from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
+
+from libs.core.graphql.errors import RequestRefused
+from libs.core.graphql.limits import LimitExceeded, Limits, Scale, check
+
+# The one rule that compares fields pairwise gives up after this many steps. graphql-core's 500,000 let a document of
+# 2,000 tokens take 560 ms; with these it takes 60.
+overlapping_fields_can_be_merged.MAX_COMPLEXITY_BUDGET = 50_000
+
+_ERRORS = 10
+
+
+class Document:
+    """A valid document and its operations."""
+
+    def __init__(self, node: DocumentNode, source: str) -> None:
+        self.node = node
+        self.chars = len(source)
+        # What is collected from a selection depends on variables only through @skip and @include.
+        self.static = "@" not in source
+        self.fragment_definitions = {d.name.value: d for d in node.definitions if isinstance(d, FragmentDefinitionNode)}
+        self.fragments = {name: FragmentDetails(node) for name, node in self.fragment_definitions.items()}
+        self.operations = [Operation(self, d) for d in node.definitions if isinstance(d, OperationDefinitionNode)]
+
+    def operation(self, name: str | None) -> "Operation":
+        """The operation called `name`, or the only one there is."""
+        if name is None and len(self.operations) == 1:
+            return self.operations[0]
+        for operation in self.operations:
+            if name is not None and operation.name == name:
+                return operation
+        message = f"Unknown operation named '{name}'." if name else "Must provide operation name, there are several."
+        raise RequestRefused.by_rules([GraphQLError(message)], "OPERATION_RESOLUTION_FAILURE")
+
+
+@dataclass(eq=False, slots=True)
+class Memo:
+    """What execution finds out about selections. Keys hold the `id` of lists that the values keep alive."""
+
+    sub_fields: dict[tuple[Any, int], tuple[FieldDetailsList, CollectedFields]] = field(default_factory=dict)
+    plans: dict[int, Any] = field(default_factory=dict)
+    root: CollectedFields | None = None
+
+
+class Operation:
+    """One operation of a document, and everything about it that does not change between requests."""
+
+    def __init__(self, document: Document, node: OperationDefinitionNode) -> None:
+        self.document = document
+        self.node = node
+        self.name = node.name.value if node.name else None
+        self.type: OperationType = node.operation
+        self.page_variables: tuple[str, ...] = ()
+        self._memo = Memo()
+        self._affordable: set[tuple[Any, ...]] = set()
+
+    @property
+    def memo(self) -> Memo:
+        """Shared by all requests if nothing in it can depend on variables, else the request's own."""
+        return self._memo if self.document.static else Memo()
+
+    def coerce(self, schema: GraphQLSchema, variables: dict[str, Any], *, hide_suggestions: bool) -> VariableValues:
+        """`variables` as the schema's types read them, with defaults; `RequestRefused` if they do not fit."""
+        if not self.node.variable_definitions:
+            return _NO_VARIABLES
+        values = get_variable_values(schema, self.node.variable_definitions, variables, _ERRORS, hide_suggestions)
+        if isinstance(values, list):
+            raise RequestRefused.by_rules(values, "BAD_USER_INPUT")
+        return values
+
+    def check_cost(self, limits: Limits, values: VariableValues) -> None:
+        """`LimitExceeded` if these variables ask for pages that cost too much."""
+        if not self.page_variables:
+            return
+        sizes = tuple(values.coerced.get(name) for name in self.page_variables)
+        if sizes in self._affordable:  # weighing takes 50 µs, and most clients always ask for the same size
+            return
+        check(limits, Scale(self.document.node, values.coerced), self.node)
+        if len(self._affordable) < PAGE_SIZES:
+            self._affordable.add(sizes)
+
+
+PAGE_SIZES = 100
+_NO_VARIABLES = VariableValues({}, {})
+
+
+class Documents:
+    """The least recently used documents are forgotten once there are too many, by number or by their length."""
+
+    def __init__(self, schema: GraphQLSchema, limits: Limits, *, development: bool) -> None:
+        self._schema = schema
+        self._limits = limits
+        self._development = development
+        self._kept: OrderedDict[str, Document] = OrderedDict()
+        self._chars = 0
+        introspection = () if development else (NoSchemaIntrospectionCustomRule,)
+        self._rules: tuple[type[ASTValidationRule], ...] = (
+            *specified_rules,
+            MaybeNullValidationRule,
+            OneOfInputValidationRule,
+            *introspection,
+        )
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def get(self, source: str) -> Document:
+        """`RequestRefused` with what is wrong with `source`."""
+        document = self._kept.get(source)
+        if document is None:
+            document = self._prepare(source)
+            self._keep(source, document)
+        else:
+            self._kept.move_to_end(source)
+        return document
+
+    def _keep(self, source: str, document: Document) -> None:
+        self._kept[source] = document
+        self._chars += document.chars
+        while len(self._kept) > self._limits.cached_documents or self._chars > self._limits.cached_chars:
+            _, forgotten = self._kept.popitem(last=False)
+            self._chars -= forgotten.chars
+
+    def _prepare(self, source: str) -> Document:
+        limits = self._limits
+        try:
+            node = parse(
+                source,
+                max_lexical_tokens=limits.tokens,
+                max_comments=limits.tokens,
+                max_source_length=limits.query_chars,
+            )
+        except GraphQLError as error:
+            code = LimitExceeded.code if _is_limit(error) else "GRAPHQL_PARSE_FAILED"
+            raise RequestRefused.by_rules([error], code) from None
+        document = Document(node, source)
+        for operation in document.operations:
+            self._weigh(operation)
+        if errors := validate(self._schema, node, self._rules, _ERRORS, hide_suggestions=not self._development):
+            raise RequestRefused.by_rules(errors, "GRAPHQL_VALIDATION_FAILED")
+        return document
+
+    def _weigh(self, operation: Operation) -> None:
+        scale = Scale(operation.document.node, {})
+        check(self._limits, scale, operation.node)
+        operation.page_variables = tuple(sorted(scale.page_variables))
+
+
+def _is_limit(error: GraphQLError) -> bool:
+    return "Parsing aborted" in error.message or "too deeply" in error.message

@@ -1,0 +1,74 @@
+"""The streams that are open: sockets and event streams, so that they can be ended from outside."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from libs.core.context import Caller
+
+
+class Ending(StrEnum):
+    """Why the server ends a stream."""
+
+    EXPIRED = "the token expired"
+    REVOKED = "the session was revoked"
+    STOPPING = "the server is stopping"
+    TOO_SLOW = "the client is too slow"
+
+
+class Stream:
+    """One open stream. `ending` resolves when it has to end."""
+
+    def __init__(self) -> None:
+        self.ending: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
+        self.session_id = ""
+
+    def end(self, reason: Ending) -> None:
+        if not self.ending.done():
+            self.ending.set_result(reason)
+
+
+class Streams:
+    def __init__(self) -> None:
+        self._open: set[Stream] = set()
+        self._stopping = False
+
+    @contextmanager
+    def open(self) -> Iterator[Stream]:
+        """A stream that is known until the block ends."""
+        stream = Stream()
+        if self._stopping:
+            stream.end(Ending.STOPPING)
+        self._open.add(stream)
+        try:
+            yield stream
+        finally:
+            self._open.discard(stream)
+            stream.ending.cancel()
+
+    @contextmanager
+    def bound(self, stream: Stream, caller: Caller) -> Iterator[None]:
+        """Ends `stream` when the caller's token expires, or their session is revoked."""
+        stream.session_id = caller.session_id
+        if caller.expires_at is None:
+            yield
+            return
+        left_s = (caller.expires_at - datetime.now(UTC)).total_seconds()
+        timer = asyncio.get_running_loop().call_later(left_s, stream.end, Ending.EXPIRED)
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def end_session(self, session_id: str) -> None:
+        for stream in self._open:
+            if stream.session_id == session_id:
+                stream.end(Ending.REVOKED)
+
+    def stop(self) -> None:
+        """Ends all, and every one that is opened from now on."""
+        self._stopping = True
+        for stream in self._open:
+            stream.end(Ending.STOPPING)
