@@ -1,0 +1,379 @@
+"""The committer: operations that wait at the same time are decided together and written in one MongoDB transaction.
+
+One transaction per transfer spends most of its time on round trips and on the disk's fsync, and where all touch one
+wallet, on write conflicts. A group shares all of that: it takes what has queued, without an artificial delay (while one
+group commits, the next gathers), reads what its operations name, lets `domain.Book` decide them in order, and writes
+the whole group at once. One refused operation never fails its neighbours.
+
+What must not go wrong, and what sees to it:
+
+- Two processes write the same wallet: MongoDB's write conflict aborts one group, which reads again and decides again.
+  Nothing that was read or decided survives from one attempt to the next.
+- Two processes accept the same id: the second insert is a duplicate key, which also means read again, decide again.
+- A process that was thought dead comes back: each group writes its lane's lease with the token in the filter.
+- The answer to a commit is lost: the commit is sent again until MongoDB says what became of it. Only if time runs out
+  before that is the answer `UNKNOWN`: ask again with the same id.
+- One operation that cannot be written fails every group it is in: the group is halved until it fails alone.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextvars import Context, copy_context
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import count
+from random import random
+from typing import Any, Self
+
+import pymongo
+import structlog
+from pymongo.errors import ConnectionFailure, DuplicateKeyError, PyMongoError
+from pymongo.read_concern import ReadConcern
+
+from libs.core.clock import Clock
+from libs.core.context import Deadline
+from libs.core.errors import CoreError, DeadlineExceeded, InvalidInput, LeaseLost, OutcomeUnknown, Refusal, Unavailable
+from libs.core.events import Event, EventData, Outbox
+from libs.core.lock import Lease
+from libs.core.mongo import DURABLE, Database, Mongo, Session
+from services.payment import store
+from services.payment.domain import (
+    Book,
+    Operation,
+    Outcome,
+    Transaction,
+    Transfer,
+    account_key,
+    check_admissible,
+    linked,
+)
+from services.payment.events import TransferCompleted, TransferEnd, TransferRefused
+
+log = structlog.get_logger(__name__)
+
+# A group's writes and its outbox document stay far below MongoDB's 16 MB, even at 4 KB of metadata each.
+GROUP_LIMIT = 512
+# About two seconds' work: what waits longer than that had better be told to come back.
+QUEUE_LIMIT = 8192
+SET_LIMIT = 1000
+# How long a group may fight conflicts or wait for MongoDB to come back, before its callers are told.
+GROUP_PATIENCE_S = 10.0
+LANE_TTL_S = 10.0
+READ_SNAPSHOT = ReadConcern("snapshot")
+# MongoDB's labels: nothing was written, try all of it again; and: the commit was sent, send it again.
+TRANSIENT, UNKNOWN_COMMIT = "TransientTransactionError", "UnknownTransactionCommitResult"
+# Said only to who asked: these name wallets and ids that need not be the caller's.
+UNTOLD = {"WALLET_NOT_FOUND", "IDEMPOTENCY_MISMATCH"}
+
+
+@dataclass(eq=False, slots=True)
+class Work:
+    """A set of operations that waits for its outcomes, and the context it was asked for in."""
+
+    operations: Sequence[Operation]
+    deadline: Deadline
+    answer: asyncio.Future[list[Outcome]]
+    context: Context
+
+    @property
+    def wanted(self) -> bool:
+        return not self.answer.done()
+
+    def refuse(self, error: CoreError) -> None:
+        if self.wanted:
+            self.answer.set_exception(error)
+
+
+class Ledger:
+    """Where money moves. One per process; use as `async with Ledger(mongo, outbox, clock) as ledger`."""
+
+    def __init__(self, mongo: Mongo, outbox: Outbox, clock: Clock) -> None:
+        self._mongo = mongo
+        self._outbox = outbox
+        self._clock = clock
+        self._lane = Lane(mongo.db)
+        self._queue: deque[Work] = deque()
+        self._queued_operations = 0
+        self._arrival = asyncio.Event()
+        self._closing = False
+        self._committing: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        await self._lane.take()
+        self._committing = asyncio.create_task(self._commit_groups(), name="ledger")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Finishes what was accepted, then lets go of the lane."""
+        self._closing = True
+        self._arrival.set()
+        if self._committing:
+            await self._committing
+        await self._lane.release()
+
+    async def health(self) -> dict[str, Any]:
+        """For readiness. `Unavailable` while this process may not commit."""
+        if not self._lane.held or self._committing is None or self._committing.done():
+            raise Unavailable("the ledger holds no lane")
+        return {"lane": self._lane.number, "queued": self._queued_operations}
+
+    async def post(self, operation: Operation, deadline: Deadline) -> Outcome:
+        """Decides and, if it is accepted, durably commits one operation.
+
+        A business rule's no is returned, as a `Refusal`. Raised are `InvalidInput` (it could never be stored),
+        `Unavailable` and `DeadlineExceeded` (nothing was done) and `OutcomeUnknown` (ask again with the same id).
+        """
+        return (await self._enqueue([operation], deadline))[0]
+
+    async def post_all(self, operations: Sequence[Operation], deadline: Deadline) -> list[Outcome]:
+        """The same for 1 to 1,000 operations of which either all are accepted or none; outcomes in their order."""
+        if not 0 < len(operations) <= SET_LIMIT:
+            raise InvalidInput(f"a set has 1 to {SET_LIMIT} operations", field="transfers")
+        return await self._enqueue(linked(operations), deadline)
+
+    async def _enqueue(self, operations: Sequence[Operation], deadline: Deadline) -> list[Outcome]:
+        for operation in operations:
+            check_admissible(operation)
+        if self._closing:
+            raise Unavailable("this process is shutting down: nothing was done")
+        if self._queued_operations + len(operations) > QUEUE_LIMIT:
+            raise Unavailable("too many operations are waiting: nothing was done, try again in a moment")
+        work = Work(operations, deadline, asyncio.get_running_loop().create_future(), copy_context())
+        self._queue.append(work)
+        self._queued_operations += len(operations)
+        self._arrival.set()
+        return await work.answer
+
+    async def _commit_groups(self) -> None:
+        while True:
+            if not self._queue:
+                if self._closing:
+                    return
+                await self._wait_for_work()
+                continue
+            group = self._gather()
+            if group:
+                await self._settle(group)
+
+    async def _wait_for_work(self) -> None:
+        """A lane in use renews its lease with every group; an idle one does it here."""
+        self._arrival.clear()
+        try:
+            await asyncio.wait_for(self._arrival.wait(), LANE_TTL_S / 3)
+        except TimeoutError:
+            await self._lane.keep()
+
+    def _gather(self) -> list[Work]:
+        """The next group: oldest first, without those that nobody waits for any more."""
+        group: list[Work] = []
+        size = 0
+        while self._queue and size + len(self._queue[0].operations) <= max(GROUP_LIMIT, len(self._queue[0].operations)):
+            work = self._queue.popleft()
+            self._queued_operations -= len(work.operations)
+            if work.deadline.remaining_s <= 0:
+                work.refuse(DeadlineExceeded("this waited too long to be begun: nothing was done"))
+            if work.wanted:
+                group.append(work)
+                size += len(work.operations)
+        return group
+
+    async def _settle(self, group: Sequence[Work]) -> None:
+        """Every caller in `group` has an answer when this returns."""
+        try:
+            outcomes = await self._persist(group)
+        except CoreError as error:
+            for work in group:
+                work.refuse(error)
+        except Exception as error:
+            await self._halve(group, error)
+        else:
+            for work, answer in zip(group, outcomes, strict=True):
+                if work.wanted:
+                    work.answer.set_result(answer)
+
+    async def _halve(self, group: Sequence[Work], error: Exception) -> None:
+        """Something in `group` cannot be written: the others must not fail with it."""
+        if len(group) == 1:
+            log.error("operation cannot be written", operation=group[0].operations[0].key, exc_info=error)
+            if group[0].wanted:
+                group[0].answer.set_exception(error)
+            return
+        middle = len(group) // 2
+        await self._settle(group[:middle])
+        await self._settle(group[middle:])
+
+    async def _persist(self, group: Sequence[Work]) -> list[list[Outcome]]:
+        """Tries until the group is committed; raises a `CoreError` that is true for every member, or what is lasting."""
+        patience = Deadline.after(GROUP_PATIENCE_S)
+        clashes = 0
+        for attempt in count():
+            try:
+                with pymongo.timeout(max(patience.remaining_s, 1.0)):
+                    return await self._attempt(group, patience)
+            except LeaseLost:
+                await self._lane.take()
+            except DuplicateKeyError:  # another process was first, with an id or a wallet's next line: read again
+                clashes += 1
+                if clashes > 8:
+                    raise
+            except PyMongoError as error:
+                if not _worth_retrying(error):
+                    raise
+                if patience.remaining_s <= 0:
+                    raise Unavailable("the database did not take this in time: nothing was done") from error
+            await asyncio.sleep(min(0.25, 0.002 * 2 ** min(attempt, 7)) * random())
+        raise AssertionError("unreachable")
+
+    async def _attempt(self, group: Sequence[Work], patience: Deadline) -> list[list[Outcome]]:
+        async with self._mongo.client.start_session() as session:
+            async with await session.start_transaction(READ_SNAPSHOT, write_concern=DURABLE):
+                book = await self._load(session, group)
+                at = book.next_instant(self._clock.now())
+                outcomes = [book.post(work.operations, at) for work in group]
+                events = list(_news(book, group, outcomes, at))
+                if not events:
+                    return outcomes  # nothing new was asked
+                await self._save(session, book, events, at)
+                await _commit(session, patience)
+        self._outbox.kick()
+        return outcomes
+
+    async def _load(self, session: Session, group: Sequence[Work]) -> Book:
+        lane, database = self._lane.number, self._mongo.db
+        operations = [operation for work in group for operation in work.operations]
+        ends = {end.key(o.tenant_id, lane) for o in operations for end in (o.source, o.destination)}
+        transfers = await store.load_transfers(database, session, {o.key for o in operations})
+        wallets = await store.load_wallets(database, session, ends)
+        accounts = await store.load_accounts(database, session, {wallet.account_key for wallet in wallets})
+        return Book(lane, wallets, transfers, accounts)
+
+    async def _save(self, session: Session, book: Book, events: Sequence[Event], at: datetime) -> None:
+        await self._lane.guard(session)
+        await store.save(self._mongo.db, session, book)
+        await self._outbox.append(session, events, at=at)
+
+
+class Lane:
+    """This process's place among those that commit: a leased number, the lowest that is free.
+
+    System wallets have a stripe per lane, so low numbers keep stripes few. While the lease is held no other process
+    writes these stripes, and one that lost it cannot commit.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._lease: Lease | None = None
+        self.number = -1
+
+    @property
+    def held(self) -> bool:
+        return self._lease is not None and self._lease.held
+
+    async def take(self) -> None:
+        for number in count():
+            lease = Lease(self._database, f"lane-{number}", ttl_s=LANE_TTL_S)
+            if await lease.acquire():
+                self._lease, self.number = lease, number
+                log.info("lane taken", lane=number)
+                return
+
+    async def keep(self) -> None:
+        """Renews the lease of an idle lane, or takes another lane if it was lost. Survives a database that is away."""
+        try:
+            if self._lease is None or not await self._lease.renew():
+                await self.take()
+        except PyMongoError as error:
+            log.warning("lane not renewed", lane=self.number, error=str(error))
+
+    async def guard(self, session: Session) -> None:
+        if self._lease is None:
+            raise LeaseLost("no lane is held")
+        await self._lease.guard(session)
+
+    async def release(self) -> None:
+        if self._lease:
+            await self._lease.release()
+
+
+async def _commit(session: Session, patience: Deadline) -> None:
+    """Sends the commit until MongoDB says what became of it: it answers a repeated commit with the first one's outcome."""
+    while True:
+        try:
+            return await session.commit_transaction()
+        except PyMongoError as error:
+            if not error.has_error_label(UNKNOWN_COMMIT):
+                raise
+            if patience.remaining_s <= 0:
+                raise OutcomeUnknown("it is not known whether this was done: ask again with the same id") from error
+            log.warning("commit is sent again", error=str(error))
+        await asyncio.sleep(0.1 * random())
+
+
+def _worth_retrying(error: PyMongoError) -> bool:
+    """Whether the attempt certainly wrote nothing, for a reason that passes: a conflict, an election, a restart."""
+    return error.has_error_label(TRANSIENT) or isinstance(error, ConnectionFailure) or error.timeout
+
+
+def _news(book: Book, group: Sequence[Work], outcomes: Sequence[Sequence[Outcome]], at: datetime) -> Iterator[Event]:
+    """One event for everything that was accepted now, and for every refusal that a rule gave to somebody entitled to ask."""
+    fresh = {transfer.key for transfer in book.accepted}
+    for work, answers in zip(group, outcomes, strict=True):
+        for operation, outcome in zip(work.operations, answers, strict=True):
+            if isinstance(outcome, Refusal):
+                owner, data = book.owner_of(operation), _refused(operation, outcome, at)
+                if owner and outcome.code not in UNTOLD:
+                    yield work.context.run(_event, book, operation, owner, data, at)
+            elif outcome.key in fresh:
+                fresh.discard(outcome.key)
+                yield work.context.run(_event, book, operation, outcome.owner_id, _completed(outcome), at)
+
+
+def _event(book: Book, operation: Operation, owner_id: str, data: EventData, at: datetime) -> Event:
+    return Event.new(
+        data,
+        source="payment",
+        subject=operation.id,
+        tenant_id=operation.tenant_id,
+        partition_key=account_key(operation.tenant_id, owner_id),
+        time=at,
+        actor=operation.actor,
+        sequence=book.next_event(operation.tenant_id, owner_id, at),
+    )
+
+
+def _completed(transfer: Transfer) -> TransferCompleted:
+    return TransferCompleted(
+        transfer_id=transfer.id,
+        kind=transfer.kind,
+        amount=str(transfer.money.amount_minor),
+        currency=transfer.money.currency,
+        debit=_end(transfer.debit),
+        credit=_end(transfer.credit),
+        reference=transfer.reference,
+        at=transfer.at,
+    )
+
+
+def _end(line: Transaction) -> TransferEnd:
+    return TransferEnd(
+        wallet_id=line.wallet_id,
+        owner_id=line.owner_id,
+        bucket=line.bucket,
+        balance_after=str(line.balance_after),
+        sequence=line.sequence,
+    )
+
+
+def _refused(operation: Operation, refusal: Refusal, at: datetime) -> TransferRefused:
+    return TransferRefused(
+        transfer_id=operation.id,
+        kind=operation.kind,
+        amount=str(operation.money.amount_minor),
+        currency=operation.money.currency,
+        source_wallet_id=operation.source.wallet_id,
+        destination_wallet_id=operation.destination.wallet_id,
+        code=refusal.code,
+        rule=refusal.rule,
+        at=at,
+    )
