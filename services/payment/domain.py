@@ -6,7 +6,7 @@ effects; the ledger then writes exactly what the book says has changed.
 What refuses an operation, in order of precedence (the first that applies is the answer):
 
     IDEMPOTENCY_MISMATCH      the id was used before for something else
-    WALLET_NOT_FOUND          a wallet does not exist in this tenant, or is not the caller's to act on: one answer for both
+    WALLET_NOT_FOUND          a wallet does not exist in this tenant, or is not the caller's to act on: one answer
     SAME_BUCKET               the two ends are the same bucket of the same wallet
     CURRENCY_MISMATCH         a wallet holds another currency than the amount's
     WALLET_NOT_ACTIVE         a wallet is frozen or closed
@@ -73,7 +73,7 @@ class Direction(StrEnum):
 
 @dataclass(slots=True)
 class Wallet:
-    """The state of a wallet, or of one stripe of a system wallet. `key` is its document, `id` what callers know it by."""
+    """The state of a wallet, or of one stripe of a system wallet. `key` is its document, `id` what callers know."""
 
     key: str
     id: str
@@ -246,7 +246,7 @@ def stripe_key(tenant_id: str, wallet_id: str, lane: int) -> str:
 
 
 def check_admissible(operation: Operation) -> None:
-    """Refuses, before it can meet others in a group, what the database could not store. `InvalidInput` names the field."""
+    """Refuses, before it can meet others in a group, what the database could not store: `InvalidInput`."""
     if len(operation.reference) > REFERENCE_LIMIT:
         raise InvalidInput(f"a reference has at most {REFERENCE_LIMIT} characters", field="reference")
     try:
@@ -281,7 +281,7 @@ class Book:
         self.accepted: list[Transfer] = []
 
     def next_instant(self, now: datetime) -> datetime:
-        """Now, or just after the last thing that happened to anything in here: time never runs backwards for a wallet."""
+        """Now, or just after the last thing that happened to anything in here: no wallet's time runs backwards."""
         last = max((it.at for group in (self.wallets, self.accounts) for it in group.values()), default=now - TICK)
         return max(now, last + TICK)
 

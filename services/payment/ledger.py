@@ -204,7 +204,7 @@ class Ledger:
         await self._settle(group[middle:])
 
     async def _persist(self, group: Sequence[Work]) -> list[list[Outcome]]:
-        """Tries until the group is committed; raises a `CoreError` that is true for every member, or what is lasting."""
+        """Tries until the group is committed; raises a `CoreError` that is true for each, or what is lasting."""
         patience = Deadline.after(GROUP_PATIENCE_S)
         clashes = 0
         for attempt in count():
@@ -226,16 +226,18 @@ class Ledger:
         raise AssertionError("unreachable")
 
     async def _attempt(self, group: Sequence[Work], patience: Deadline) -> list[list[Outcome]]:
-        async with self._mongo.client.start_session() as session:
-            async with await session.start_transaction(READ_SNAPSHOT, write_concern=DURABLE):
-                book = await self._load(session, group)
-                at = book.next_instant(self._clock.now())
-                outcomes = [book.post(work.operations, at) for work in group]
-                events = list(_news(book, group, outcomes, at))
-                if not events:
-                    return outcomes  # nothing new was asked
-                await self._save(session, book, events, at)
-                await _commit(session, patience)
+        async with (
+            self._mongo.client.start_session() as session,
+            await session.start_transaction(READ_SNAPSHOT, write_concern=DURABLE),
+        ):
+            book = await self._load(session, group)
+            at = book.next_instant(self._clock.now())
+            outcomes = [book.post(work.operations, at) for work in group]
+            events = list(_news(book, group, outcomes, at))
+            if not events:
+                return outcomes  # nothing new was asked
+            await self._save(session, book, events, at)
+            await _commit(session, patience)
         self._outbox.kick()
         return outcomes
 
@@ -297,7 +299,7 @@ class Lane:
 
 
 async def _commit(session: Session, patience: Deadline) -> None:
-    """Sends the commit until MongoDB says what became of it: it answers a repeated commit with the first one's outcome."""
+    """Sends the commit until MongoDB says what became of it: a repeated commit is answered with its outcome."""
     while True:
         try:
             return await session.commit_transaction()
@@ -316,7 +318,7 @@ def _worth_retrying(error: PyMongoError) -> bool:
 
 
 def _news(book: Book, group: Sequence[Work], outcomes: Sequence[Sequence[Outcome]], at: datetime) -> Iterator[Event]:
-    """One event for everything that was accepted now, and for every refusal that a rule gave to somebody entitled to ask."""
+    """An event for all that was accepted now, and for each refusal that somebody entitled to ask was given."""
     fresh = {transfer.key for transfer in book.accepted}
     for work, answers in zip(group, outcomes, strict=True):
         for operation, outcome in zip(work.operations, answers, strict=True):

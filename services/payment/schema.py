@@ -6,11 +6,11 @@ from enum import Enum
 from typing import Annotated, Any, Self, cast
 
 import strawberry
-from libs.core.pagination import Connection, PageArgs
+from libs.core.pagination import Connection, Page, PageArgs
 from strawberry import ID, Info
 from strawberry.scalars import JSON
 
-from libs.core.access import Requires
+from libs.core.access import Requires, Scope
 from libs.core.context import Context
 from libs.core.errors import CoreError, InvalidInput, Refusal
 from libs.core.graphql import BigInt, Problem, build_schema
