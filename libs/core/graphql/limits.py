@@ -19,9 +19,7 @@ from graphql import (
 )
 
 from libs.core.errors import CoreError
-
-PAGE_DEFAULT = 20
-PAGE_MAX = 100
+from libs.core.pagination import PAGE_DEFAULT, PAGE_MAX
 
 
 class LimitExceeded(CoreError):
