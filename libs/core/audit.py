@@ -128,7 +128,7 @@ class AuditLog:
             correlation_id=correlation_id.get(),
             previous=previous.hash,
         )
-        row = replace(row, hash=_hash(asdict(row)))
+        row = replace(row, hash=row_hash(asdict(row)))
         await self._rows.insert_one(asdict(row), session=session)
         await self._heads.update_one({"_id": self._log}, {"$set": {"hash": row.hash}}, session=session)
         return row
@@ -172,12 +172,12 @@ def _problem(document: Document, previous: Head) -> Divergence | None:
     expected = previous.sequence + 1
     if document["sequence"] != expected:
         return Divergence(expected, "missing")
-    if document.get("hash") != _hash(document):
+    if document.get("hash") != row_hash(document):
         return Divergence(expected, "edited")
     return None if document["previous"] == previous.hash else Divergence(expected, "unlinked")
 
 
-def _hash(document: Mapping[str, Any]) -> str:
+def row_hash(document: Mapping[str, Any]) -> str:
     """SHA-256 of the canonical JSON of all but `_id` and `hash`: keys sorted, no blanks, instants in ISO 8601."""
     told = {name: value for name, value in document.items() if name not in ("_id", "hash")}
     text = json.dumps(told, sort_keys=True, separators=(",", ":"), default=_canonical)
