@@ -16,7 +16,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 import zipfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -28,10 +27,8 @@ import redis as redis_client
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure, PyMongoError
 
-from scripts import process
-from scripts.process import Failure
+from scripts.process import Failure, Server, free_port, port_in_use
 
-READY_WITHIN_S = 60.0
 NOT_YET_INITIALIZED = 94
 
 INSTALL = (
@@ -84,98 +81,39 @@ class Binary:
     env: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(slots=True)
-class Server:
-    """A server of this process on 127.0.0.1:`port`, with its data under `data` and its log beside it."""
-
-    name: str
-    binary: Binary
-    port: int
-    data: Path
-    url: str
-    arguments: tuple[str, ...]
-    is_ready: Callable[[], bool]
-    _process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def pid(self) -> int:
-        assert self._process is not None, f"{self.name} was not started"
-        return self._process.pid
-
-    @property
-    def log(self) -> Path:
-        return self.data.with_suffix(".log")
-
-    @property
-    def running(self) -> bool:
-        return self._process is not None and self._process.poll() is None
-
-    def start(self) -> None:
-        """Returns once it answers; `Failure` if its port is taken, it stops, or stays silent for a minute."""
-        if process.port_in_use(self.port):
-            raise Failure(f"port {self.port} on 127.0.0.1 is in use by another program, and {self.name} needs it")
-        self.data.mkdir(parents=True, exist_ok=True)
-        self._process = process.spawn(
-            [self.binary.path, *self.arguments], log=self.log, env={**os.environ, **self.binary.env}
-        )
-        deadline = time.monotonic() + READY_WITHIN_S
-        while not self.is_ready():
-            if not self.running:
-                raise Failure(f"{self.name} stopped while starting (exit {self._process.returncode}): see {self.log}")
-            if time.monotonic() > deadline:
-                self.kill()
-                raise Failure(f"{self.name} did not answer within {READY_WITHIN_S:.0f} s: see {self.log}")
-            time.sleep(0.02)
-
-    def stop(self) -> None:
-        """In order; what it holds is on the disk afterwards. Does nothing if it does not run."""
-        if self._process is not None and self.running:
-            process.stop(self._process)
-
-    def kill(self) -> None:
-        """kill -9."""
-        if self._process is not None and self.running:
-            process.kill(self._process)
-
-    def restart(self, *, empty: bool = False) -> None:
-        """Stops and starts it on the same port, with the same data or, if `empty`, with none."""
-        self.stop()
-        if empty:
-            shutil.rmtree(self.data)
-        self.start()
+def mongo(data: Path, port: int | None = None, log: Path | None = None) -> Server:
+    """A started one-node replica set with its files in `data`, on `port` or any that is free; its log is beside."""
+    return _started(partial(_mongod, _on_path("mongod", floor=(6, 0)) or _embedded_mongod(), data, log), port)
 
 
-def mongo(data: Path, port: int | None = None) -> Server:
-    """A started one-node replica set with its files in `data`, on `port` or any that is free."""
-    return _started(partial(_mongod, _on_path("mongod", floor=(6, 0)) or _embedded_mongod(), data), port)
-
-
-def redis(data: Path, port: int | None = None) -> Server:
+def redis(data: Path, port: int | None = None, log: Path | None = None) -> Server:
     """A started Redis that keeps its data (append-only file, fsync every second) in `data`."""
-    return _started(partial(_redis, _on_path("redis-server", floor=(6, 2)) or _embedded_redis(), data), port)
+    return _started(partial(_redis, _on_path("redis-server", floor=(6, 2)) or _embedded_redis(), data, log), port)
 
 
 def _started(server_on: Callable[[int], Server], port: int | None) -> Server:
-    server = server_on(port or process.free_port())
+    server = server_on(port or free_port())
     try:
         server.start()
     except Failure:
-        if port or not process.port_in_use(server.port):
+        if port or not port_in_use(server.port):
             raise
-        server = server_on(process.free_port())  # the free port was taken meanwhile
+        server = server_on(free_port())  # the free port was taken meanwhile
         server.start()
     return server
 
 
-def _mongod(binary: Binary, data: Path, port: int) -> Server:
+def _mongod(binary: Binary, data: Path, log: Path | None, port: int) -> Server:
     url = f"mongodb://127.0.0.1:{port}/?directConnection=true"
     return Server(
         name="MongoDB",
-        binary=binary,
+        env=binary.env,
         port=port,
         data=data,
+        log=log or data.with_suffix(".log"),
         url=url,
-        arguments=(
+        command=(
+            binary.path,
             *("--dbpath", str(data), "--bind_ip", "127.0.0.1", "--port", str(port), "--nounixsocket"),
             *("--replSet", "rs0", "--oplogSize", "512", "--wiredTigerCacheSizeGB", "0.5"),
             *("--setParameter", "diagnosticDataCollectionEnabled=false"),
@@ -184,15 +122,17 @@ def _mongod(binary: Binary, data: Path, port: int) -> Server:
     )
 
 
-def _redis(binary: Binary, data: Path, port: int) -> Server:
+def _redis(binary: Binary, data: Path, log: Path | None, port: int) -> Server:
     url = f"redis://127.0.0.1:{port}/0"
     return Server(
         name="Redis",
-        binary=binary,
+        env=binary.env,
         port=port,
         data=data,
+        log=log or data.with_suffix(".log"),
         url=url,
-        arguments=(
+        command=(
+            binary.path,
             *("--dir", str(data), "--bind", "127.0.0.1", "--port", str(port)),
             *("--save", "", "--appendonly", "yes", "--appendfsync", "everysec"),
         ),

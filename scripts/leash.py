@@ -42,4 +42,7 @@ def watch(parent: int) -> None:
 
 if __name__ == "__main__":
     tie(int(sys.argv[1]))
-    os.execvp(sys.argv[2], sys.argv[2:])
+    try:
+        os.execvp(sys.argv[2], sys.argv[2:])
+    except OSError as error:
+        sys.exit(f"{sys.argv[2]} cannot be run: {error.strerror}")

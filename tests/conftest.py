@@ -11,7 +11,7 @@ from libs.core.mongo import Mongo
 from libs.core.redis import Redis
 from libs.core.testing import FrozenClock, scratch_mongo, scratch_namespace, scratch_redis
 from scripts import embedded
-from scripts.process import Failure
+from scripts.process import Failure, Server
 from tests import servers
 
 _servers = ExitStack()
@@ -67,7 +67,7 @@ def clock() -> FrozenClock:
 
 
 @pytest.fixture
-def own_mongo(tmp_path: Path) -> Iterator[embedded.Server]:
+def own_mongo(tmp_path: Path) -> Iterator[Server]:
     """A MongoDB that this test alone uses, and may kill and restart. Costs about a second."""
     server = embedded.mongo(tmp_path / "mongo")
     yield server
@@ -75,7 +75,7 @@ def own_mongo(tmp_path: Path) -> Iterator[embedded.Server]:
 
 
 @pytest.fixture
-def own_redis(tmp_path: Path) -> Iterator[embedded.Server]:
+def own_redis(tmp_path: Path) -> Iterator[Server]:
     """A Redis that this test alone uses, and may kill, flush and restart. Costs about 50 ms."""
     server = embedded.redis(tmp_path / "redis")
     yield server

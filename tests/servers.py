@@ -12,7 +12,7 @@ from testcontainers.core.config import testcontainers_config
 from testcontainers.core.container import DockerContainer
 
 from scripts import embedded
-from scripts.process import Failure
+from scripts.process import READY_WITHIN_S, Failure
 
 MONGO_IMAGE, REDIS_IMAGE = "mongo:8.0", "redis:8.2"
 
@@ -48,7 +48,7 @@ def _containers(stack: ExitStack) -> dict[str, str]:
         stack.enter_context(container)
     mongo_url = f"mongodb://{mongo.get_container_host_ip()}:{mongo.get_exposed_port(27017)}/?directConnection=true"
     redis_url = f"redis://{redis.get_container_host_ip()}:{redis.get_exposed_port(6379)}/0"
-    deadline = time.monotonic() + embedded.READY_WITHIN_S
+    deadline = time.monotonic() + READY_WITHIN_S
     while not (embedded.mongo_is_ready(mongo_url, member="127.0.0.1:27017") and embedded.redis_is_ready(redis_url)):
         if time.monotonic() > deadline:
             raise Failure("MongoDB and Redis in Docker did not answer within a minute")
