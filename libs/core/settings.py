@@ -1,4 +1,4 @@
-"""The bootstrap environment: addresses, ports, key material, mode. The rest is configuration (`libs/core/config.py`)."""
+"""The bootstrap environment: addresses, ports, keys, mode. Everything else is configuration (`libs/core/config.py`)."""
 
 from typing import Annotated, Literal, Self
 
@@ -10,7 +10,7 @@ from libs.core.errors import Misconfigured
 Mode = Literal["development", "production"]
 
 # Known to everyone who can read this file, so good for a laptop and refused everywhere else.
-_DEVELOPMENT_SECRET = "development-only-secret-do-not-deploy"  # noqa: S105
+_DEVELOPMENT_SECRET = "development-only-secret-do-not-deploy"
 
 
 class Settings(BaseSettings):
@@ -39,6 +39,8 @@ class Settings(BaseSettings):
     default_tenant: str = ""
     request_timeout_s: Annotated[float, Field(gt=0, le=120)] = 15.0
     shutdown_grace_s: Annotated[float, Field(gt=0, le=300)] = 20.0
+    # How long connections are still accepted once the process is not ready any more, so that load balancers notice.
+    shutdown_delay_s: Annotated[float, Field(ge=0, le=60)] = 0.0
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     otel_endpoint: str = ""
 
@@ -64,7 +66,7 @@ class Settings(BaseSettings):
     def load(cls) -> Self:
         """From the environment, or `Misconfigured` with one line that names each wrong variable and why."""
         try:
-            return cls()  # type: ignore[call-arg]
+            return cls()
         except ValidationError as error:
             wrong = "; ".join(
                 f"{'_'.join(map(str, e['loc'])).upper() or 'environment'}: {e['msg'].removeprefix('Value error, ')}"

@@ -20,7 +20,8 @@ from pymongo.errors import DuplicateKeyError
 
 from libs.core.audit import AuditLog
 from libs.core.errors import Forbidden, InvalidInput, NotFound, Refusal
-from libs.core.events import Event, EventData, Outbox
+from libs.core.events.event import Event, EventData
+from libs.core.events.outbox import Outbox
 from libs.core.ids import ID_PATTERN, derived_id, parse_id
 from libs.core.migrations import Index
 from libs.core.money import CURRENCY_PATTERN
@@ -124,6 +125,8 @@ class BrandAdded(EventData, type="tenant.brand_added"):
 
 
 class TenantSuspended(EventData, type="tenant.suspended"):
+    """Nothing is answered for it any more, and nothing of it is lost."""
+
     reason: str
 
 
@@ -211,13 +214,17 @@ class Tenants:
 
     async def create(self, tenant: Tenant, *, actor: str) -> Tenant:
         """`Refusal` `TENANT_EXISTS` if the id is in use, `HOST_TAKEN` if a host is another tenant's."""
-        events: list[EventData] = [TenantCreated(name=tenant.name, time_zone=tenant.time_zone)]
-        events += [CurrencyAdded(code=c.code, scale=c.scale) for c in tenant.currencies.values()]
-        events += [BrandAdded(id=b.id, name=b.name) for b in tenant.brands.values()]
+        facts: list[EventData] = [TenantCreated(name=tenant.name, time_zone=tenant.time_zone)]
+        facts += [CurrencyAdded(code=c.code, scale=c.scale) for c in tenant.currencies.values()]
+        facts += [BrandAdded(id=b.id, name=b.name) for b in tenant.brands.values()]
+        document = _document(tenant)
 
         async def work(session: Session) -> Tenant:
-            await self._documents.insert_one(_document(tenant), session=session)
-            await self._record(session, tenant.id, actor, events)
+            await self._documents.insert_one(document, session=session)
+            await self._audit.append(
+                session, actor=actor, action="tenant.create", resource=tenant.id, tenant_id=tenant.id, after=document
+            )
+            await self._tell(session, tenant.id, actor, facts)
             return tenant
 
         try:
@@ -229,8 +236,9 @@ class Tenants:
 
     async def add_currency(self, tenant_id: str, currency: Currency, *, actor: str) -> Tenant:
         """Adds it, or does nothing if it is there. Its scale can never change: `Refusal` `CURRENCY_SCALE_IMMUTABLE`."""
-        event = CurrencyAdded(code=currency.code, scale=currency.scale)
-        tenant = await self._add(tenant_id, f"currencies.{currency.code}", currency.scale, event, actor)
+        fact = CurrencyAdded(code=currency.code, scale=currency.scale)
+        change = _Change("tenant.add_currency", f"currencies.{currency.code}", currency.scale, fact)
+        tenant = await self._change(tenant_id, change, actor)
         if tenant.currencies[currency.code] != currency:
             raise Refusal(
                 "CURRENCY_SCALE_IMMUTABLE",
@@ -240,58 +248,81 @@ class Tenants:
         return tenant
 
     async def add_brand(self, tenant_id: str, brand: Brand, *, actor: str) -> Tenant:
-        """Adds it, or does nothing if it is there; `Refusal` `BRAND_EXISTS` if another has its id."""
-        event = BrandAdded(id=brand.id, name=brand.name)
-        tenant = await self._add(tenant_id, f"brands.{brand.id}", brand.name, event, actor)
+        """Adds it, or does nothing if it is there; `Refusal` `BRAND_EXISTS` if its id has another name."""
+        fact = BrandAdded(id=brand.id, name=brand.name)
+        change = _Change("tenant.add_brand", f"brands.{brand.id}", brand.name, fact)
+        tenant = await self._change(tenant_id, change, actor)
         if tenant.brands[brand.id] != brand:
             raise Refusal("BRAND_EXISTS", "there is a brand of this id", rule="tenant.brand_unique")
         return tenant
 
     async def suspend(self, tenant_id: str, *, actor: str, reason: str) -> Tenant:
-        """No request is answered for it from now on. Nothing happens if it is suspended."""
-        return await self._set_status(tenant_id, "suspended", TenantSuspended(reason=reason), actor)
+        """No request is answered for it from now on. Does nothing if it is suspended."""
+        fact = TenantSuspended(reason=reason)
+        change = _Change("tenant.suspend", "status", "suspended", fact, expected="active", reason=reason)
+        return await self._change(tenant_id, change, actor)
 
     async def resume(self, tenant_id: str, *, actor: str, reason: str) -> Tenant:
-        return await self._set_status(tenant_id, "active", TenantResumed(reason=reason), actor)
+        """Takes a suspension back. Does nothing if there is none."""
+        fact = TenantResumed(reason=reason)
+        change = _Change("tenant.resume", "status", "active", fact, expected="suspended", reason=reason)
+        return await self._change(tenant_id, change, actor)
 
-    async def _add(self, tenant_id: str, path: str, value: Any, event: EventData, actor: str) -> Tenant:
-        """Sets `path` where nothing is, in the filter itself: what is there is never overwritten, by any race."""
-        return await self._change(tenant_id, {path: {"$exists": False}}, {path: value}, event, actor)
-
-    async def _set_status(self, tenant_id: str, status: Status, event: EventData, actor: str) -> Tenant:
-        return await self._change(tenant_id, {"status": {"$ne": status}}, {"status": status}, event, actor)
-
-    async def _change(self, tenant_id: str, where: Document, values: Document, event: EventData, actor: str) -> Tenant:
-        """The tenant afterwards: changed, recorded and told if it matched `where`, else as it is."""
+    async def _change(self, tenant_id: str, change: "_Change", actor: str) -> Tenant:
+        """The tenant afterwards: changed, audited and told if it was as `change` expects it, else as it is."""
 
         async def work(session: Session) -> Tenant:
             row = await self._documents.find_one_and_update(
-                {"_id": tenant_id, **where}, {"$set": values}, session=session, return_document=ReturnDocument.AFTER
+                {"_id": tenant_id, change.path: change.expected},
+                {"$set": {change.path: change.value}},
+                session=session,
+                return_document=ReturnDocument.AFTER,
             )
-            if row is not None:
-                await self._record(session, tenant_id, actor, [event])
-                return _tenant(row)
-            row = await self._documents.find_one({"_id": tenant_id}, session=session)
             if row is None:
-                raise NotFound("there is no such tenant", tenant=tenant_id)
+                return await self._as_it_is(session, tenant_id)
+            await self._audit.append(
+                session,
+                actor=actor,
+                action=change.action,
+                resource=tenant_id,
+                tenant_id=tenant_id,
+                after={change.path: change.value},
+                reason=change.reason,
+            )
+            await self._tell(session, tenant_id, actor, [change.fact])
             return _tenant(row)
 
         return await self._commit(work)
+
+    async def _as_it_is(self, session: Session, tenant_id: str) -> Tenant:
+        row = await self._documents.find_one({"_id": tenant_id}, session=session)
+        if row is None:
+            raise NotFound("there is no such tenant", tenant=tenant_id)
+        return _tenant(row)
+
+    async def _tell(self, session: Session, tenant_id: str, actor: str, facts: Sequence[EventData]) -> None:
+        events = [
+            Event.new(fact, source="core", subject=tenant_id, tenant_id=tenant_id, partition_key=tenant_id, actor=actor)
+            for fact in facts
+        ]
+        await self._outbox.append(session, events)
 
     async def _commit(self, work: Callable[[Session], Awaitable[Tenant]]) -> Tenant:
         tenant = await self._mongo.transaction(work)
         self._outbox.kick()
         return self._remember(tenant)
 
-    async def _record(self, session: Session, tenant_id: str, actor: str, data: Sequence[EventData]) -> None:
-        for fact in data:
-            await self._audit.append(session, actor=actor, action=fact.event_type, target=tenant_id, details=fact)
-        await self._outbox.append(session, [self._event(tenant_id, actor, fact) for fact in data])
 
-    def _event(self, tenant_id: str, actor: str, data: EventData) -> Event:
-        return Event.new(
-            data, source="core", subject=tenant_id, tenant_id=tenant_id, partition_key=tenant_id, actor=actor
-        )
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """Sets `path` to `value` where `expected` matches it: by default where nothing is, so that no race overwrites."""
+
+    action: str
+    path: str
+    value: Any
+    fact: EventData
+    expected: Any = field(default_factory=lambda: {"$exists": False})
+    reason: str = ""
 
 
 def host_name(host: str) -> str:

@@ -1,0 +1,145 @@
+"""What happens around every request, in one plain ASGI layer.
+
+Each request gets a correlation id (its own `x-correlation-id`, if that is well formed), a line in the log, its share in
+the metrics, a span if traces are kept, and the response headers that a browser should see. `/graphql` is handed to its
+endpoint from here, past FastAPI's layers; everything else goes to FastAPI.
+"""
+
+import time
+from contextlib import AbstractContextManager
+from typing import Any
+
+import orjson
+import structlog
+from prometheus_client import Counter, Histogram
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from libs.core.context import Caller, correlation_id
+from libs.core.ids import ID_PATTERN, new_id
+from libs.core.telemetry import NO_SPAN, span, tracing
+
+GRAPHQL_PATH = "/graphql"
+# Where the context factory leaves who asks, for the log line.
+CALLER = "platform.caller"
+
+_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-store"),
+)
+# Development serves FastAPI's documentation pages, which load scripts.
+_PRODUCTION_HEADERS = (
+    *_HEADERS,
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"strict-transport-security", b"max-age=31536000"),
+)
+
+_REQUESTS = Counter("http_requests", "Requests, by the pattern of their path", ("method", "route", "status"))
+_SECONDS = Histogram("http_request_seconds", "From a request's headers to the last byte of its answer", ("route",))
+
+log = structlog.get_logger(__name__)
+
+
+class Edge:
+    """Made by `create_app`, around FastAPI (`app`) and the GraphQL endpoint."""
+
+    def __init__(self, app: ASGIApp, *, graphql: ASGIApp, development: bool) -> None:
+        self._app = app
+        self._graphql = graphql
+        self._headers = _HEADERS if development else _PRODUCTION_HEADERS
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        correlation = _correlation_of(scope)
+        correlation_id.set(correlation)  # for good: this task serves this request alone
+        answer = _Answer(send, (*self._headers, (b"x-correlation-id", correlation.encode())))
+        started = time.perf_counter()
+        try:
+            with _span_of(scope):
+                await (self._graphql if scope["path"] == GRAPHQL_PATH else self._app)(scope, receive, answer.send)
+        except Exception:
+            if scope["type"] == "websocket":
+                raise  # the server logs it, and closes the socket with the code that says so
+            log.exception("request failed")
+            await answer.fail(correlation)
+        finally:
+            _record(scope, answer.status, time.perf_counter() - started)
+
+
+class _Answer:
+    """Passes a response on, with those of `headers` that it lacks, and remembers its status: 0 while there is none."""
+
+    def __init__(self, send: Send, headers: tuple[tuple[bytes, bytes], ...]) -> None:
+        self.status = 0
+        self._send = send
+        self._headers = headers
+
+    async def send(self, message: Message) -> None:
+        kind = message["type"]
+        if kind == "http.response.start":
+            self.status = message["status"]
+            self._add_headers(message)
+        elif kind == "websocket.accept":
+            self.status = 101
+            self._add_headers(message)
+        await self._send(message)
+
+    def _add_headers(self, message: Message) -> None:
+        given = list(message.get("headers", ()))
+        names = {name for name, _ in given}
+        message["headers"] = given + [header for header in self._headers if header[0] not in names]
+
+    async def fail(self, correlation: str) -> None:
+        """The last resort: says no more than where to look. An answer that has begun is cut off by the server."""
+        if self.status:
+            return
+        message = "something went wrong; it was logged under this correlation id"
+        body = orjson.dumps({"code": "INTERNAL", "message": message, "correlationId": correlation})
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+        await self.send({"type": "http.response.start", "status": 500, "headers": headers})
+        await self.send({"type": "http.response.body", "body": body})
+
+
+def _header(scope: Scope, name: bytes) -> str:
+    return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), "")
+
+
+def _correlation_of(scope: Scope) -> str:
+    given = _header(scope, b"x-correlation-id")
+    return given if ID_PATTERN.fullmatch(given) else new_id()
+
+
+def _span_of(scope: Scope) -> AbstractContextManager[Any]:
+    if not tracing():
+        return NO_SPAN
+    method = scope.get("method", "WEBSOCKET")
+    return span(f"{method} {scope['path']}", kind="server", parent=_header(scope, b"traceparent"))
+
+
+def _record(scope: Scope, status: int, seconds: float) -> None:
+    """One line and two numbers. The path is logged without its query, which may hold what a client should not send."""
+    method = scope.get("method", "WEBSOCKET")
+    route = _route_of(scope)
+    _REQUESTS.labels(method, route, status).inc()
+    if scope["type"] == "http":
+        _SECONDS.labels(route).observe(seconds)
+    caller: Caller | None = scope.get(CALLER)
+    log.info(
+        "request",
+        method=method,
+        path=scope["path"],
+        status=status,
+        ms=round(seconds * 1000, 2),
+        tenant=caller.tenant_id if caller else "",
+        subject=caller.subject if caller else "",
+    )
+
+
+def _route_of(scope: Scope) -> str:
+    """The pattern, `/users/{id}`, and not the path: metrics must not grow with what clients make up."""
+    if scope["path"] == GRAPHQL_PATH:
+        return GRAPHQL_PATH
+    return getattr(scope.get("route"), "path", "unmatched")
