@@ -68,10 +68,9 @@ class ConfigModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
     config_name: ClassVar[str]
 
-    @classmethod
-    def __pydantic_init_subclass__(cls, *, name: str, **options: Any) -> None:  # type: ignore[override]
+    def __init_subclass__(cls, *, name: str, **options: Any) -> None:
         """`name` identifies the model's document, such as `payment.limits`."""
-        super().__pydantic_init_subclass__(**options)
+        super().__init_subclass__(**options)
         if not _NAME.fullmatch(name):
             raise Misconfigured(f"{name!r} is not a name for a configuration, such as payment.limits")
         cls.config_name = name
@@ -223,7 +222,7 @@ class Config:
             except AWAY as error:
                 _MISSED.inc()
                 log.warning("changes of configuration cannot be heard", error=repr(error))
-            await asyncio.sleep(_RECONNECT_S * random.uniform(0.5, 1.5))  # noqa: S311 - so that not all come at once
+            await asyncio.sleep(_RECONNECT_S * random.uniform(0.5, 1.5))  # so that not all come at once
             await self._reload_or_log()
 
     async def _follow(self, changes: Subscription) -> None:

@@ -97,7 +97,7 @@ class _Load:
 
     def times(self, json: bytes) -> tuple[float, float]:
         """How long a value that was loaded just now is fresh, and then stale."""
-        spread = 1 - _JITTER * random.random()  # noqa: S311 - nothing secret about it
+        spread = 1 - _JITTER * random.random()
         return (self.negative_ttl_s * spread, 0.0) if json == b"null" else (self.ttl_s * spread, self.stale_s)
 
 
