@@ -23,6 +23,7 @@ from libs.core.errors import InvalidInput
 from libs.core.mongo import Collection, Document
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 PAGE_DEFAULT = 20
 PAGE_MAX = 100
@@ -65,13 +66,25 @@ class PageArgs:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
-    """Documents in the list's order, each with its cursor."""
+class Page(Generic[T]):
+    """Items in the list's order, each with its cursor. `Paginator` makes pages of documents."""
 
-    documents: list[Document]
+    items: list[T]
     cursors: list[str]
     has_next: bool
     has_previous: bool
+
+    @classmethod
+    def empty(cls) -> Self:
+        """What a caller sees who may see nothing of the list."""
+        return cls([], [], has_next=False, has_previous=False)
+
+    def with_items(self, items: Sequence[U]) -> "Page[U]":
+        """The same page of something else, item by item."""
+        return Page(list(items), self.cursors, self.has_next, self.has_previous)
+
+    def map(self, convert: Callable[[T], U]) -> "Page[U]":
+        return self.with_items([convert(item) for item in self.items])
 
 
 @strawberry.federation.type(shareable=True)
@@ -94,13 +107,10 @@ class Connection(Generic[T]):
     page_info: PageInfo
 
     @classmethod
-    def of(cls, page: Page, node: Callable[[Document], T]) -> Self:
-        """`page` as GraphQL shows it; `node` makes what the list is of from a document."""
+    def of(cls, page: Page[U], node: Callable[[U], T]) -> Self:
+        """`page` as GraphQL shows it; `node` makes what the list is of from an item."""
         return cls(
-            edges=[
-                Edge(node=node(document), cursor=cursor)
-                for document, cursor in zip(page.documents, page.cursors, strict=True)
-            ],
+            edges=[Edge(node=node(item), cursor=cursor) for item, cursor in zip(page.items, page.cursors, strict=True)],
             page_info=PageInfo(
                 has_next_page=page.has_next,
                 has_previous_page=page.has_previous,
@@ -128,7 +138,7 @@ class Paginator:
         order: Order,
         also: Mapping[str, Any] | None = None,
         projection: Mapping[str, Any] | None = None,
-    ) -> Page:
+    ) -> Page[Document]:
         """The page that `args` ask for of the documents that match `where`, which names the tenant.
 
         It is one scan of an index of the fields that `where` fixes, then those of `order`. Cursors are bound to
