@@ -1,22 +1,26 @@
 """Tenants, their brands and currencies, and the names of their system wallets.
 
 A tenant is an operator's walled garden: every document belongs to one, and no query leaves out which. They live in
-`core_service`, which all services read, and are few: each process holds them all in memory, told of changes by the
-live events below and, should it miss one, by reading them again every half minute.
+`core_service`, which all services read, and are few: each process holds them all in memory, is told of changes over
+Redis pub/sub, and reads them all again every half minute in case it was not told.
 
 The wallets of the house (`SystemWallet`) are payment's documents. Their ids follow from tenant, kind and currency, so
 that payment, on hearing of a currency, creates what anyone else could already name.
 """
 
+import asyncio
+import random
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
 from zoneinfo import ZoneInfo
 
+import structlog
 from pymongo import ReturnDocument
-from pymongo.errors import DuplicateKeyError
+from pymongo.errors import DuplicateKeyError, PyMongoError
 
 from libs.core.audit import AuditLog
 from libs.core.errors import Forbidden, InvalidInput, NotFound, Refusal
@@ -26,6 +30,8 @@ from libs.core.ids import ID_PATTERN, derived_id, parse_id
 from libs.core.migrations import Index
 from libs.core.money import CURRENCY_PATTERN
 from libs.core.mongo import Document, Mongo, Session
+from libs.core.pubsub import subscribed
+from libs.core.redis import AWAY, Redis
 
 COLLECTION = "tenants"
 INDEXES = (Index(COLLECTION, (("hosts", 1),), unique=True, partial={"hosts.0": {"$exists": True}}),)
@@ -33,7 +39,8 @@ INDEXES = (Index(COLLECTION, (("hosts", 1),), unique=True, partial={"hosts.0": {
 # int64 minor units of 18 decimals still hold 9 whole ones: the finest that any coin uses.
 MAX_SCALE = 18
 _HOST = re.compile(r"(?=.{1,253}$)[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*", re.ASCII)
-_REFRESH_EVERY_S = 30.0
+
+log = structlog.get_logger(__name__)
 
 Status = Literal["active", "suspended"]
 
@@ -140,14 +147,38 @@ class Tenants:
     `default` is the tenant of a request that neither its header nor its address assigns to one; "" for none.
     """
 
-    def __init__(self, mongo: Mongo, outbox: Outbox, audit: AuditLog, *, default: str = "") -> None:
+    def __init__(
+        self,
+        mongo: Mongo,
+        redis: Redis,
+        outbox: Outbox,
+        audit: AuditLog,
+        *,
+        default: str = "",
+        poll_s: float = 30.0,
+    ) -> None:
+        """`outbox` and `audit` are those of `core_service`."""
         self._mongo = mongo
+        self._redis = redis
+        self._channel = redis.key("tenants")
+        self._poll_s = poll_s
         self._documents = mongo.core[COLLECTION]
         self._outbox = outbox
         self._audit = audit
         self._default = default
         self._by_id: dict[str, Tenant] = {}
         self._by_host: dict[str, str] = {}
+        self._watching: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Loads them, then watches for changes until `close`."""
+        await self.reload()
+        self._watching = asyncio.create_task(self._watch(), name="watch tenants")
+
+    async def close(self) -> None:
+        if self._watching:
+            self._watching.cancel()
+            await asyncio.wait([self._watching])
 
     async def resolve(self, host: str, header: str | None) -> Tenant:
         """The tenant of a request without a token: by its `x-tenant` header, else its address, else the default.
@@ -206,8 +237,23 @@ class Tenants:
         self._by_host.update(dict.fromkeys(tenant.hosts, tenant.id))
         return tenant
 
+    async def _watch(self) -> None:
+        while True:
+            try:
+                await self.reload()  # whether or not Redis is there
+                async with asyncio.timeout(self._poll_s), subscribed(self._redis, self._channel) as changes:
+                    while True:
+                        await self.reload()  # at first for what was told before this was listening
+                        await changes.receive()
+            except TimeoutError:
+                continue
+            except (PyMongoError, *AWAY) as error:
+                log.warning("tenants are not being watched", error=repr(error))
+            # Jitter: the processes of a platform should not come back all at once.
+            await asyncio.sleep(min(self._poll_s, 2.0) * random.uniform(0.5, 1.5))
+
     async def reload(self) -> None:
-        """Reads them all again. On an error the old ones stay in force."""
+        """Reads them all again. On an error those that are known stay."""
         tenants = await self.all()
         self._by_id = {tenant.id: tenant for tenant in tenants}
         self._by_host = {host: tenant.id for tenant in tenants for host in tenant.hosts}
@@ -310,6 +356,8 @@ class Tenants:
     async def _commit(self, work: Callable[[Session], Awaitable[Tenant]]) -> Tenant:
         tenant = await self._mongo.transaction(work)
         self._outbox.kick()
+        with suppress(*AWAY):  # then the others find it when they poll
+            await self._redis.client.publish(self._channel, tenant.id)
         return self._remember(tenant)
 
 

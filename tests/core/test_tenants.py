@@ -8,19 +8,22 @@ from libs.core.events.event import Event
 from libs.core.events.outbox import OUTBOX_INDEXES, Outbox
 from libs.core.migrations import migrate
 from libs.core.mongo import Mongo
+from libs.core.redis import Redis
 from libs.core.tenants import INDEXES, Brand, Currency, SystemWallet, Tenant, Tenants, host_name, system_wallet_id
+from libs.core.testing import eventually
 
 EUR = Currency("EUR", 2)
 
 
-def tenants_of(mongo: Mongo, default: str = "") -> Tenants:
-    return Tenants(mongo, Outbox(mongo.core), AuditLog(mongo.core, "tenants"), default=default)
+def tenants_of(mongo: Mongo, redis: Redis, default: str = "") -> Tenants:
+    """As another process sees them."""
+    return Tenants(mongo, redis, Outbox(mongo.core), AuditLog(mongo.core, "tenants"), default=default)
 
 
 @pytest.fixture
-async def tenants(mongo: Mongo) -> Tenants:
+async def tenants(mongo: Mongo, redis: Redis) -> Tenants:
     await migrate(mongo.core, (*INDEXES, *OUTBOX_INDEXES, *AUDIT_INDEXES))
-    return tenants_of(mongo)
+    return tenants_of(mongo, redis)
 
 
 def acme(**fields: object) -> Tenant:
@@ -34,9 +37,9 @@ async def told(mongo: Mongo) -> list[str]:
 
 
 class TestCreate:
-    async def test_found_audited_and_told(self, mongo: Mongo, tenants: Tenants) -> None:
+    async def test_found_audited_and_told(self, mongo: Mongo, redis: Redis, tenants: Tenants) -> None:
         await tenants.create(acme(brands={"b1": Brand("b1", "Acme Casino")}), actor="root")
-        assert await tenants_of(mongo).get("acme") == acme(brands={"b1": Brand("b1", "Acme Casino")})
+        assert await tenants_of(mongo, redis).get("acme") == acme(brands={"b1": Brand("b1", "Acme Casino")})
         assert await told(mongo) == ["tenant.created", "tenant.currency_added", "tenant.brand_added"]
         (row,) = await AuditLog(mongo.core, "tenants").read()
         assert (row.action, row.resource, row.actor) == ("tenant.create", "acme", "root")
@@ -85,20 +88,20 @@ class TestCreate:
 
 
 class TestCurrencies:
-    async def test_added_once(self, mongo: Mongo, tenants: Tenants) -> None:
+    async def test_added_once(self, mongo: Mongo, redis: Redis, tenants: Tenants) -> None:
         await tenants.create(acme(), actor="root")
         await asyncio.gather(*(tenants.add_currency("acme", Currency("BTC", 8), actor="root") for _ in range(5)))
         assert (await told(mongo)).count("tenant.currency_added") == 2
-        assert await tenants_of(mongo).currency("acme", "BTC") == Currency("BTC", 8)
+        assert await tenants_of(mongo, redis).currency("acme", "BTC") == Currency("BTC", 8)
 
-    async def test_scale_never_changes(self, mongo: Mongo, tenants: Tenants) -> None:
+    async def test_scale_never_changes(self, mongo: Mongo, redis: Redis, tenants: Tenants) -> None:
         await tenants.create(acme(), actor="root")
         with pytest.raises(Refusal) as refused:
             await tenants.add_currency("acme", Currency("EUR", 3), actor="root")
         assert refused.value.code == "CURRENCY_SCALE_IMMUTABLE"
-        assert await tenants_of(mongo).currency("acme", "EUR") == EUR
+        assert await tenants_of(mongo, redis).currency("acme", "EUR") == EUR
 
-    async def test_two_scales_at_the_same_time(self, mongo: Mongo, tenants: Tenants) -> None:
+    async def test_two_scales_at_the_same_time(self, mongo: Mongo, redis: Redis, tenants: Tenants) -> None:
         await tenants.create(acme(), actor="root")
         scales = range(2, 8)
         added = await asyncio.gather(
@@ -106,16 +109,16 @@ class TestCurrencies:
             return_exceptions=True,
         )
         (won,) = [tenant.currencies["BTC"] for tenant in added if isinstance(tenant, Tenant)]
-        assert await tenants_of(mongo).currency("acme", "BTC") == won
+        assert await tenants_of(mongo, redis).currency("acme", "BTC") == won
 
     async def test_not_in_use(self, tenants: Tenants) -> None:
         await tenants.create(acme(), actor="root")
         with pytest.raises(InvalidInput, match="not in use here"):
             await tenants.currency("acme", "USD")
 
-    async def test_added_by_another_process(self, mongo: Mongo, tenants: Tenants) -> None:
+    async def test_added_by_another_process(self, mongo: Mongo, redis: Redis, tenants: Tenants) -> None:
         await tenants.create(acme(), actor="root")
-        await tenants_of(mongo).add_currency("acme", Currency("USD", 2), actor="root")
+        await tenants_of(mongo, redis).add_currency("acme", Currency("USD", 2), actor="root")
         assert await tenants.currency("acme", "USD") == Currency("USD", 2)
 
     async def test_of_an_unknown_tenant(self, tenants: Tenants) -> None:
@@ -177,8 +180,10 @@ class TestResolve:
             pytest.param("10.0.0.7:9002", "", "acme", id="by neither: the default"),
         ],
     )
-    async def test_found(self, mongo: Mongo, two: Tenants, host: str, header: str | None, expected: str) -> None:
-        tenants = tenants_of(mongo, default="acme")
+    async def test_found(
+        self, mongo: Mongo, redis: Redis, two: Tenants, host: str, header: str | None, expected: str
+    ) -> None:
+        tenants = tenants_of(mongo, redis, default="acme")
         await tenants.reload()
         assert (await tenants.resolve(host, header)).id == expected
 
@@ -197,8 +202,8 @@ class TestResolve:
             (NotFound, "no tenant is served here under this address and x-tenant header")
         }
 
-    async def test_created_by_another_process(self, mongo: Mongo, tenants: Tenants) -> None:
-        await tenants_of(mongo).create(acme(), actor="root")
+    async def test_created_by_another_process(self, mongo: Mongo, redis: Redis, tenants: Tenants) -> None:
+        await tenants_of(mongo, redis).create(acme(), actor="root")
         assert (await tenants.resolve("10.0.0.7", "acme")).id == "acme"
 
 
@@ -220,6 +225,34 @@ class TestAdmit:
     async def test_refused(self, two: Tenants, token: str, host: str, header: str | None) -> None:
         with pytest.raises(Forbidden):
             await two.admit(token, host, header)
+
+
+class TestWatching:
+    async def test_suspension_reaches_other_processes(self, mongo: Mongo, redis: Redis, two: Tenants) -> None:
+        other = tenants_of(mongo, redis)
+        await other.start()
+        try:
+            await two.suspend("acme", actor="root", reason="unpaid")
+            await eventually(lambda: _refused(other, "acme"))
+        finally:
+            await other.close()
+
+    async def test_untold_it_is_found_by_the_poll(self, mongo: Mongo, redis: Redis, two: Tenants) -> None:
+        other = Tenants(mongo, redis, Outbox(mongo.core), AuditLog(mongo.core, "tenants"), poll_s=0.05)
+        await other.start()
+        try:
+            await mongo.core["tenants"].update_one({"_id": "acme"}, {"$set": {"status": "suspended"}})
+            await eventually(lambda: _refused(other, "acme"))
+        finally:
+            await other.close()
+
+
+async def _refused(tenants: Tenants, tenant_id: str) -> bool:
+    try:
+        await tenants.admit(tenant_id, "", None)
+    except Forbidden:
+        return True
+    return False
 
 
 class TestSystemWalletId:

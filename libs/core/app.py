@@ -1,0 +1,337 @@
+"""Where a service is put together, and in which order its parts start and stop.
+
+    settings = PaymentSettings.load()
+    app = create_app(settings, schema=schema, indexes=INDEXES, configs=[PaymentConfig], open=open_payment)
+
+Run it with `python -m libs.core.server services.payment.app:app` (see there for signals and limits).
+
+**Start**: connect and wait for MongoDB and Redis; migrate; load configuration, policies and tenants; relay; the
+service's own `open`; subscribers; jobs; only then are connections accepted. A start that fails leaves nothing running.
+
+**Stop**: not ready, and streams told to end, at once; connections refused and requests finished (by the server); jobs,
+subscribers, the service, the relay, the clients, each in the opposite order of its start, within `shutdown_grace_s`.
+
+Addresses beside the service's own routes: `/graphql`, `/health/live` (the process answers), `/health/ready` (it can
+work, part by part), `/metrics` (Prometheus). Keep the port itself from the public: the gateway fronts it.
+"""
+
+import asyncio
+import math
+import signal
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from types import FrameType
+from typing import Any
+
+import structlog
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from pymongo.errors import PyMongoError
+from starlette.datastructures import Headers
+from starlette.types import Scope
+from strawberry import Schema
+
+from libs.core import http, telemetry
+from libs.core.access import Access
+from libs.core.audit import AuditLog
+from libs.core.cache import Cache
+from libs.core.clock import Clock, SystemClock
+from libs.core.config import INDEXES as CONFIG_INDEXES, Config, ConfigModel
+from libs.core.context import Caller, Context, Deadline, correlation_id
+from libs.core.edge import CALLER, Edge
+from libs.core.errors import CoreError, InvalidInput, RateLimited, Unavailable
+from libs.core.events import OUTBOX_INDEXES, LiveListener, Outbox, Relay, Subscriber
+from libs.core.graphql import GraphQLEndpoint, Limits
+from libs.core.graphql.errors import json_safe
+from libs.core.health import Health
+from libs.core.identity import Identity
+from libs.core.jobs import INDEXES as JOB_INDEXES, Job, Jobs
+from libs.core.migrations import Index, Migration, migrate
+from libs.core.mongo import Mongo
+from libs.core.redis import AWAY, Redis
+from libs.core.settings import Settings
+from libs.core.tenants import INDEXES as TENANT_INDEXES, Tenants
+
+log = structlog.get_logger(__name__)
+
+# Of the grace for stopping, what is kept for closing after the last request was answered (see `libs/core/server.py`).
+CLOSING_SHARE = 0.4
+# Longer than a MongoDB election or the restart of a Redis; shorter than an orchestrator's patience.
+WAIT_FOR_SERVERS_S = 30.0
+RELAY_LAG_S = 30.0
+
+CORE_INDEXES = (*TENANT_INDEXES, *CONFIG_INDEXES, *OUTBOX_INDEXES)
+SERVICE_INDEXES = (*OUTBOX_INDEXES, *JOB_INDEXES)
+
+
+@dataclass(slots=True)
+class Platform:
+    """What a service stands on, one per process. `outbox` is that of the service's own database."""
+
+    settings: Settings
+    clock: Clock
+    mongo: Mongo
+    redis: Redis
+    cache: Cache
+    config: Config
+    tenants: Tenants
+    access: Access
+    identity: Identity
+    outbox: Outbox
+    live: LiveListener
+    health: Health
+    # Set as soon as the process is told to stop: what waits for ever, a stream say, ends now.
+    stopping: asyncio.Event
+
+
+Open = Callable[[Platform], AbstractAsyncContextManager[Any]]
+
+
+@asynccontextmanager
+async def _nothing(_: Platform) -> AsyncIterator[None]:
+    yield
+
+
+def _none(_: Platform, __: Any) -> Sequence[Any]:
+    return ()
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a service brings, as `create_app` was told."""
+
+    settings: Settings
+    indexes: Sequence[Index]
+    migrations: Sequence[Migration]
+    configs: Sequence[type[ConfigModel]]
+    open: Open
+    subscribers: Callable[[Platform, Any], Iterable[Subscriber]]
+    jobs: Callable[[Platform, Any], Iterable[Job]]
+
+
+def create_app(
+    settings: Settings,
+    *,
+    schema: Schema,
+    indexes: Sequence[Index] = (),
+    migrations: Sequence[Migration] = (),
+    configs: Sequence[type[ConfigModel]] = (),
+    routers: Iterable[APIRouter] = (),
+    open: Open = _nothing,  # noqa: A002
+    subscribers: Callable[[Platform, Any], Iterable[Subscriber]] = _none,
+    jobs: Callable[[Platform, Any], Iterable[Job]] = _none,
+    limits: Limits | None = None,
+) -> FastAPI:
+    """The service as an ASGI application. Nothing is connected until it starts.
+
+    `open` is the service's own resources, and what it yields is `Context.service`; `subscribers` and `jobs` are made
+    of the platform and that.
+    """
+    parts = Parts(settings, indexes, migrations, configs, open, subscribers, jobs)
+    graphql = GraphQLEndpoint(schema, context_of, limits=limits, development=settings.development)
+    app = FastAPI(
+        title=settings.service,
+        lifespan=partial(_lifespan, parts, graphql),
+        docs_url="/docs" if settings.development else None,
+        openapi_url="/openapi.json" if settings.development else None,
+        redoc_url=None,
+    )
+    app.state.settings, app.state.parts, app.state.stopping = settings, parts, asyncio.Event()
+    app.add_middleware(Edge, graphql=graphql, development=settings.development)
+    app.add_exception_handler(CoreError, _show_error)
+    app.add_exception_handler(RequestValidationError, _show_invalid)
+    for router in (_operations, *routers):
+        app.include_router(router)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(parts: Parts, graphql: GraphQLEndpoint, app: FastAPI) -> AsyncIterator[None]:
+    stopping: asyncio.Event = app.state.stopping
+    ending_streams = asyncio.create_task(_when(stopping, graphql.stop))
+    with _told_by_signals(stopping):
+        async with _closed_within(parts.settings.shutdown_grace_s * CLOSING_SHARE) as closing:
+            app.state.platform, app.state.service = await _start(parts, stopping, closing)
+            log.info("ready", port=parts.settings.port, mode=parts.settings.mode)
+            yield
+            stopping.set()
+    await ending_streams
+    log.info("stopped")
+
+
+async def _start(parts: Parts, stopping: asyncio.Event, closing: AsyncExitStack) -> tuple[Platform, Any]:
+    """The platform, and what the service's `open` yielded. `closing` closes what was started, the last first."""
+    settings, clock = parts.settings, SystemClock()
+    telemetry.start_tracing(settings)
+    closing.push_async_callback(telemetry.stop_tracing)
+
+    mongo = Mongo.connect(settings.mongo_url, service=settings.service, namespace=settings.namespace)
+    closing.push_async_callback(mongo.close)
+    redis = Redis.connect(settings.redis_url, namespace=settings.namespace)
+    closing.push_async_callback(redis.close)
+    await _answering("MongoDB", "MONGO_URL", mongo.ping)
+    await _answering("Redis", "REDIS_URL", redis.ping)
+    await migrate_databases(mongo, parts)
+
+    cache = await closing.enter_async_context(Cache(redis))
+    config = await closing.enter_async_context(Config(mongo, redis, parts.configs, clock=clock))
+    live = await closing.enter_async_context(LiveListener(redis))
+    outbox, core_outbox = Outbox(mongo.db, clock), Outbox(mongo.core, clock)
+    audit = AuditLog(mongo.core, "tenants", clock=clock)
+    tenants = Tenants(mongo, redis, core_outbox, audit, default=settings.default_tenant)
+    access = Access(mongo.core, redis, clock)
+    web = await closing.enter_async_context(http.client())
+    identity = Identity(
+        web, clock, jwks_url=settings.jwks_url, issuer=settings.token_issuer, audience=settings.token_audience
+    )
+    for part in (tenants, access, identity):
+        await part.start()
+        closing.push_async_callback(part.close)
+
+    health = Health()
+    platform = Platform(
+        settings, clock, mongo, redis, cache, config, tenants, access, identity, outbox, live, health, stopping
+    )
+    service = await closing.enter_async_context(parts.open(platform))
+    for subscriber in parts.subscribers(platform, service):
+        await closing.enter_async_context(subscriber)
+    await closing.enter_async_context(Jobs(mongo.db, parts.jobs(platform, service)))
+    return platform, service
+
+
+async def migrate_databases(mongo: Mongo, parts: Parts) -> None:
+    """Brings the service's database, and the one that all share, to what this code expects."""
+    await migrate(mongo.core, CORE_INDEXES)
+    await migrate(mongo.db, (*SERVICE_INDEXES, *parts.indexes), parts.migrations)
+
+
+async def _answering(name: str, variable: str, ping: Callable[[], Awaitable[None]]) -> None:
+    """Returns once the server answers; `Unavailable` after `WAIT_FOR_SERVERS_S`."""
+    give_up = time.monotonic() + WAIT_FOR_SERVERS_S
+    while True:
+        try:
+            return await ping()
+        except (PyMongoError, *AWAY) as error:
+            if time.monotonic() > give_up:
+                raise Unavailable(f"{name} does not answer at {variable}: {error}") from error
+            log.warning("waiting for a server", server=name, error=str(error))
+        await asyncio.sleep(0.5)
+
+
+@asynccontextmanager
+async def _closed_within(seconds: float) -> AsyncIterator[AsyncExitStack]:
+    """A stack whose closing is cut short after `seconds`: what is left then ends with the process."""
+    closing = AsyncExitStack()
+    try:
+        yield closing
+    finally:
+        try:
+            async with asyncio.timeout(seconds):
+                await closing.aclose()
+        except TimeoutError:
+            log.error("closing took too long, and was cut short", seconds=seconds)
+
+
+@contextmanager
+def _told_by_signals(stopping: asyncio.Event) -> Iterator[None]:
+    """Sets `stopping` as soon as the signal comes: plain uvicorn would tell us after the last request was answered."""
+    loop = asyncio.get_running_loop()
+    handlers: dict[int, Callable[[int, FrameType | None], Any]] = {}
+
+    def tell(number: int, frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(stopping.set)
+        handlers[number](number, frame)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        handler = signal.getsignal(number)
+        if callable(handler) and threading.current_thread() is threading.main_thread():
+            handlers[number] = handler
+            signal.signal(number, tell)
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+async def _when(event: asyncio.Event, then: Callable[[], None]) -> None:
+    await event.wait()
+    then()
+
+
+async def context_of(scope: Scope, headers: Headers, params: Mapping[str, Any] | None = None) -> Context:
+    """Who asks, for which tenant, until when. `params` is the payload that opened a WebSocket, whose headers a browser
+    cannot choose: it may hold `authorization` and `x-tenant` in their place.
+
+    A token that is not accepted is refused, and never taken for none: `Unauthenticated`. Which tenants are refused, and
+    how, say `Tenants.resolve` and `Tenants.admit`.
+    """
+    state = scope["app"].state
+    platform: Platform = state.platform
+    host, named = headers.get("host", ""), headers.get("x-tenant") or _text(params, "x-tenant")
+    authorization = headers.get("authorization") or _text(params, "authorization")
+    if authorization:
+        caller = await platform.identity.authenticate(authorization)
+        await platform.tenants.admit(caller.tenant_id, host, named)
+    else:
+        caller = Caller((await platform.tenants.resolve(host, named)).id)
+    scope[CALLER] = caller
+    deadline = Deadline.after(platform.settings.request_timeout_s)
+    return Context(caller, correlation_id.get(), deadline, platform, state.service)
+
+
+async def request_context(request: Request) -> Context:
+    """The context of a route that is not GraphQL: `context: Annotated[Context, Depends(request_context)]`."""
+    return await context_of(request.scope, request.headers)
+
+
+def _text(params: Mapping[str, Any] | None, name: str) -> str:
+    value = next((value for key, value in (params or {}).items() if key.lower() == name), "")
+    if not isinstance(value, str):
+        raise InvalidInput(f"{name} must be a string", field=name)
+    return value
+
+
+_operations = APIRouter(include_in_schema=False)
+
+
+@_operations.get("/health/live")
+async def _live() -> Response:
+    """Of the process alone: restarting it would not bring back a database."""
+    return JSONResponse({"status": "live"})
+
+
+@_operations.get("/health/ready")
+async def _ready(request: Request) -> Response:
+    state = request.app.state
+    if state.stopping.is_set():
+        return JSONResponse({"status": "stopping"}, status_code=503)
+    report = await state.platform.health.report()
+    status = "ready" if report.ready else "not ready"
+    return JSONResponse({"status": status, "checks": report.checks}, status_code=200 if report.ready else 503)
+
+
+@_operations.get("/metrics")
+async def _metrics() -> Response:
+    return Response(generate_latest(), headers={"content-type": CONTENT_TYPE_LATEST})
+
+
+async def _show_error(_: Request, error: Exception) -> Response:
+    """A `CoreError` of a route: its code and message are written to be seen."""
+    assert isinstance(error, CoreError)
+    body = {"code": error.code, "message": error.message, "details": json_safe(error.details)}
+    headers = {"retry-after": str(math.ceil(error.retry_after_s))} if isinstance(error, RateLimited) else None
+    return JSONResponse(body, status_code=error.status, headers=headers)
+
+
+async def _show_invalid(request: Request, error: Exception) -> Response:
+    """FastAPI's own complaint about a route's input, in the same shape; without the input, which may hold secrets."""
+    assert isinstance(error, RequestValidationError)
+    wrong = [{"field": ".".join(map(str, e["loc"])), "message": e["msg"]} for e in error.errors()]
+    return await _show_error(request, InvalidInput("the request is malformed", errors=wrong))
