@@ -11,12 +11,12 @@ top of the `BUILT_IN` roles. A version is never changed: a later one takes its p
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache, wraps
-from typing import Annotated, Any, Self, cast
+from typing import Annotated, Any, Self, TypeVar, cast
 
 import structlog
 from graphql import GraphQLUnionType
@@ -47,6 +47,8 @@ BUILT_IN = (
 
 # A filter that MongoDB answers from the plan alone (EOF, no index and no document touched).
 _NOTHING: Document = {"_id": {"$in": []}}
+
+Resolve = TypeVar("Resolve", bound=Callable[..., Awaitable[list[Any]]])
 
 log = structlog.get_logger(__name__)
 
@@ -207,7 +209,7 @@ class Access:
             except (PyMongoError, *AWAY) as error:
                 log.warning("policies are not being watched", in_force=self.version, error=repr(error))
             # Jitter: the processes of a platform should not come back all at once.
-            await asyncio.sleep(min(self._poll_s, 2.0) * random.uniform(0.5, 1.5))  # noqa: S311
+            await asyncio.sleep(min(self._poll_s, 2.0) * random.uniform(0.5, 1.5))
 
 
 class Requires(FieldExtension):
@@ -236,19 +238,19 @@ class Public(FieldExtension):
     action = "public"
 
 
-def reference(policy: Requires | Public) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """The policy of an entity's `resolve_reference`, under its `@classmethod`: null for whom `policy` excludes."""
+def references(policy: Requires | Public) -> Callable[[Resolve], Resolve]:
+    """The policy of an entity, on its `resolve_references` under the `@classmethod`: all null for whom it excludes."""
 
-    def decorate(resolve: Callable[..., Any]) -> Callable[..., Any]:
+    def decorate(resolve: Resolve) -> Resolve:
         @wraps(resolve)
-        def guarded(cls: type, info: Info[Context], **key: Any) -> Any:
-            allowed = isinstance(policy, Public) or info.context.platform.access.allows(
-                info.context.caller, policy.action
-            )
-            return resolve(cls, info=info, **key) if allowed else None
+        async def guarded(cls: type, info: Info[Context], representations: Sequence[Any]) -> Any:
+            context = info.context
+            if isinstance(policy, Requires) and not context.platform.access.allows(context.caller, policy.action):
+                return [None] * len(representations)
+            return await resolve(cls, info, representations)
 
         cast("Any", guarded).policy = policy
-        return guarded
+        return cast("Resolve", guarded)
 
     return decorate
 
@@ -269,7 +271,7 @@ def policy_of_root_fields(schema: Schema) -> dict[str, tuple[str, ...]]:
         policies["Query._service"] = (Public.action,)
     if policies.pop("Query._entities", None) is not None:
         for entity in cast("GraphQLUnionType", served.type_map["_Entity"]).types:
-            resolve = getattr(entity.extensions["strawberry-definition"].origin, "resolve_reference", None)
+            resolve = getattr(entity.extensions["strawberry-definition"].origin, "resolve_references", None)
             policies[f"_entities.{entity.name}"] = _declared([getattr(resolve, "policy", None)])
     return policies
 

@@ -256,7 +256,7 @@ class _Keys:
             await self._fetch_if_due()
             wait_s = self._at_most_every_s if self._failing() else self._refresh_s
             # Jitter, so that the processes of a platform do not ask all at once; never later than promised.
-            await asyncio.sleep(wait_s * random.uniform(0.8, 1.0))  # noqa: S311
+            await asyncio.sleep(wait_s * random.uniform(0.8, 1.0))
 
     async def close(self) -> None:
         if self._fetching:

@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from itertools import product
 from types import SimpleNamespace
@@ -7,19 +7,19 @@ from typing import Any
 
 import pytest
 import strawberry
-from pymongo import AsyncMongoClient
 from pymongo.errors import PyMongoError
 from strawberry import Info
 
 from libs.access_engine import Permission, Reach, Role, Scope as Rule
-from libs.core.access import Access, Public, Requires, Scope, policy_of_root_fields, reference
+from libs.core.access import Access, Public, Requires, Scope, policy_of_root_fields, references
 from libs.core.clock import SystemClock
 from libs.core.context import Caller, Context, Deadline
 from libs.core.errors import Forbidden, InvalidInput, Refusal, Unauthenticated, Unavailable
-from libs.core.mongo import Client, Mongo
+from libs.core.graphql import build_schema
+from libs.core.mongo import Mongo
 from libs.core.redis import Redis
 from libs.core.testing import eventually
-from scripts.embedded import Server
+from scripts.process import Server
 
 ANONYMOUS = Caller(tenant_id="acme")
 
@@ -244,11 +244,11 @@ class TestReload:
         await other.close()
         await redis.close()
 
-    async def test_start_fails_without_mongodb(self, redis: Redis) -> None:
-        client: Client = AsyncMongoClient("mongodb://127.0.0.1:1", serverSelectionTimeoutMS=50)
+    async def test_start_fails_if_it_cannot_read(self, mongo_url: str, redis: Redis) -> None:
+        mongo = Mongo.connect(mongo_url, service="test")
+        await mongo.close()
         with pytest.raises(PyMongoError):
-            await Access(client["core"], redis, SystemClock()).start()
-        await client.close()
+            await Access(mongo.core, redis, SystemClock()).start()
 
 
 class TestCheck:
@@ -256,9 +256,8 @@ class TestCheck:
         assert await access.check() == {"version": 0}
 
     async def test_without_a_watcher(self, mongo: Mongo, redis: Redis) -> None:
-        access = Access(mongo.core, redis, SystemClock(), poll_s=0.01)
+        access = Access(mongo.core, redis, SystemClock(), poll_s=0)
         await access.reload()
-        await asyncio.sleep(0.05)
         with pytest.raises(Unavailable):
             await access.check()
 
@@ -269,14 +268,28 @@ class Wallet:
     secret: str = strawberry.field(resolver=lambda: "s", extensions=[Requires("wallet:audit")])
 
     @classmethod
-    @reference(Requires("wallet:read"))
-    async def resolve_reference(cls, info: Info, id: strawberry.ID) -> "Wallet":  # noqa: A002
-        return cls(id=id)
+    @references(Requires("wallet:read"))
+    async def resolve_references(cls, info: Info[Context], representations: Sequence[Any]) -> "list[Wallet | None]":
+        return [cls(id=representation["id"]) for representation in representations]
+
+
+@strawberry.federation.type(keys=["id"])
+class User:
+    id: strawberry.ID
+
+    @classmethod
+    @references(Public())
+    async def resolve_references(cls, info: Info[Context], representations: Sequence[Any]) -> "list[User | None]":
+        return [cls(id=representation["id"]) for representation in representations]
 
 
 @strawberry.federation.type(keys=["id"])
 class Forgotten:
     id: strawberry.ID
+
+    @classmethod
+    async def resolve_references(cls, info: Info[Context], representations: Sequence[Any]) -> "list[Forgotten | None]":
+        return []
 
 
 @strawberry.type
@@ -317,9 +330,7 @@ class Subscription:
         yield 2
 
 
-schema = strawberry.federation.Schema(
-    query=Query, mutation=Mutation, subscription=Subscription, federation_version="2.9"
-)
+schema = build_schema(Query, Mutation, Subscription, types=[User])
 
 
 def context(access: Access, who: Caller) -> Context:
@@ -369,15 +380,19 @@ class TestRequires:
             Requires("wallet:*")
 
 
-class TestReference:
-    QUERY = '{ _entities(representations: [{__typename: "Wallet", id: "w1"}]) { ... on Wallet { id } } }'
+class TestReferences:
+    WALLETS = '{ _entities(representations: [{__typename: "Wallet", id: "w1"}]) { ... on Wallet { id } } }'
+    USERS = '{ _entities(representations: [{__typename: "User", id: "anna"}]) { ... on User { id } } }'
 
     async def test_of_a_caller_who_may(self, access: Access) -> None:
-        assert await ask(access, caller("player"), self.QUERY) == ({"_entities": [{"id": "w1"}]}, [])
+        assert await ask(access, caller("player"), self.WALLETS) == ({"_entities": [{"id": "w1"}]}, [])
 
-    @pytest.mark.parametrize("who", [ANONYMOUS, caller("nobody")])
-    async def test_is_null_for_one_who_may_not(self, access: Access, who: Caller) -> None:
-        assert await ask(access, who, self.QUERY) == ({"_entities": [None]}, [])
+    @pytest.mark.parametrize("who", [ANONYMOUS, caller("nobody")], ids=lambda who: who.kind)
+    async def test_are_null_for_one_who_may_not(self, access: Access, who: Caller) -> None:
+        assert await ask(access, who, self.WALLETS) == ({"_entities": [None]}, [])
+
+    async def test_that_are_public(self, access: Access) -> None:
+        assert await ask(access, ANONYMOUS, self.USERS) == ({"_entities": [{"id": "anna"}]}, [])
 
 
 class TestPolicyOfRootFields:
@@ -390,6 +405,7 @@ class TestPolicyOfRootFields:
             "Query.wallet": ("public",),
             "Query._service": ("public",),
             "_entities.Wallet": ("wallet:read",),
+            "_entities.User": ("public",),
             "_entities.Forgotten": (),
             "Mutation.create": ("wallet:create",),
             "Subscription.numbers": ("wallet:read",),
