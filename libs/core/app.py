@@ -46,7 +46,10 @@ from libs.core.config import INDEXES as CONFIG_INDEXES, Config, ConfigModel
 from libs.core.context import Caller, Context, Deadline, correlation_id
 from libs.core.edge import CALLER, Edge
 from libs.core.errors import CoreError, InvalidInput, RateLimited, Unavailable
-from libs.core.events import OUTBOX_INDEXES, LiveListener, Outbox, Relay, Subscriber
+from libs.core.events.live import LiveListener
+from libs.core.events.outbox import OUTBOX_INDEXES, Outbox
+from libs.core.events.relay import Relay
+from libs.core.events.subscriber import SUBSCRIBER_INDEXES, Subscriber
 from libs.core.graphql import GraphQLEndpoint, Limits
 from libs.core.graphql.errors import json_safe
 from libs.core.health import Health
@@ -67,7 +70,7 @@ WAIT_FOR_SERVERS_S = 30.0
 RELAY_LAG_S = 30.0
 
 CORE_INDEXES = (*TENANT_INDEXES, *CONFIG_INDEXES, *OUTBOX_INDEXES)
-SERVICE_INDEXES = (*OUTBOX_INDEXES, *JOB_INDEXES)
+SERVICE_INDEXES = (*OUTBOX_INDEXES, *SUBSCRIBER_INDEXES, *JOB_INDEXES)
 
 
 @dataclass(slots=True)
@@ -153,15 +156,15 @@ def create_app(
 
 @asynccontextmanager
 async def _lifespan(parts: Parts, graphql: GraphQLEndpoint, app: FastAPI) -> AsyncIterator[None]:
-    stopping: asyncio.Event = app.state.stopping
-    ending_streams = asyncio.create_task(_when(stopping, graphql.stop))
-    with _told_by_signals(stopping):
-        async with _closed_within(parts.settings.shutdown_grace_s * CLOSING_SHARE) as closing:
-            app.state.platform, app.state.service = await _start(parts, stopping, closing)
-            log.info("ready", port=parts.settings.port, mode=parts.settings.mode)
+    settings, state = parts.settings, app.state
+    with _told_by_signals(state.stopping):
+        async with _closed_within(settings.shutdown_grace_s * CLOSING_SHARE) as closing:
+            ending_streams = asyncio.create_task(_when(state.stopping, graphql.stop))
+            closing.callback(ending_streams.cancel)
+            state.platform, state.service = await _start(parts, state.stopping, closing)
+            log.info("started", port=settings.port, mode=settings.mode)
             yield
-            stopping.set()
-    await ending_streams
+            state.stopping.set()
     log.info("stopped")
 
 
@@ -181,28 +184,52 @@ async def _start(parts: Parts, stopping: asyncio.Event, closing: AsyncExitStack)
 
     cache = await closing.enter_async_context(Cache(redis))
     config = await closing.enter_async_context(Config(mongo, redis, parts.configs, clock=clock))
-    live = await closing.enter_async_context(LiveListener(redis))
-    outbox, core_outbox = Outbox(mongo.db, clock), Outbox(mongo.core, clock)
+    access = Access(mongo.core, redis, clock)
+    await access.start()
+    closing.push_async_callback(access.close)
+    core, core_outbox = Mongo(mongo.client, service="core", namespace=settings.namespace), Outbox(mongo.core, clock)
     audit = AuditLog(mongo.core, "tenants", clock=clock)
     tenants = Tenants(mongo, redis, core_outbox, audit, default=settings.default_tenant)
-    access = Access(mongo.core, redis, clock)
+    await tenants.start()
+    closing.push_async_callback(tenants.close)
     web = await closing.enter_async_context(http.client())
     identity = Identity(
         web, clock, jwks_url=settings.jwks_url, issuer=settings.token_issuer, audience=settings.token_audience
     )
-    for part in (tenants, access, identity):
-        await part.start()
-        closing.push_async_callback(part.close)
+    await identity.start()
+    closing.push_async_callback(identity.close)
+
+    outbox = Outbox(mongo.db, clock)
+    # What core publishes, about tenants, is relayed by whichever process holds that lease; a service has its own.
+    for relay in (Relay(core, redis, core_outbox, source="core"), Relay(mongo, redis, outbox, source=settings.service)):
+        relay.start()
+        closing.push_async_callback(relay.stop)
+    live = LiveListener(redis)
+    live.start()
+    closing.push_async_callback(live.stop)
 
     health = Health()
+    health.add("mongo", mongo.ping)
+    health.add("redis", redis.ping)
+    health.add("relay", partial(_relaying, outbox))
+    health.add("policies", access.check)
     platform = Platform(
         settings, clock, mongo, redis, cache, config, tenants, access, identity, outbox, live, health, stopping
     )
     service = await closing.enter_async_context(parts.open(platform))
     for subscriber in parts.subscribers(platform, service):
-        await closing.enter_async_context(subscriber)
+        subscriber.start()
+        closing.push_async_callback(subscriber.drain)
     await closing.enter_async_context(Jobs(mongo.db, parts.jobs(platform, service)))
     return platform, service
+
+
+async def _relaying(outbox: Outbox) -> Mapping[str, Any]:
+    """For readiness: events that wait for long mean that the other services act on an old world."""
+    lag = await outbox.lag()
+    if lag.oldest_s > RELAY_LAG_S:
+        raise Unavailable(f"the oldest of {lag.waiting} waiting events has waited {lag.oldest_s:.0f} s")
+    return {"waiting": lag.waiting}
 
 
 async def migrate_databases(mongo: Mongo, parts: Parts) -> None:
@@ -218,9 +245,10 @@ async def _answering(name: str, variable: str, ping: Callable[[], Awaitable[None
         try:
             return await ping()
         except (PyMongoError, *AWAY) as error:
+            reason = str(error)[:120]  # PyMongo goes on for half a page
             if time.monotonic() > give_up:
-                raise Unavailable(f"{name} does not answer at {variable}: {error}") from error
-            log.warning("waiting for a server", server=name, error=str(error))
+                raise Unavailable(f"{name} does not answer at {variable}: {reason}") from error
+            log.warning("waiting for a server", server=name, error=reason)
         await asyncio.sleep(0.5)
 
 
@@ -256,8 +284,8 @@ def _told_by_signals(stopping: asyncio.Event) -> Iterator[None]:
     try:
         yield
     finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+        for number, before in handlers.items():
+            signal.signal(number, before)
 
 
 async def _when(event: asyncio.Event, then: Callable[[], None]) -> None:

@@ -24,6 +24,7 @@ from uvicorn.importer import import_from_string
 from uvicorn.loops.auto import auto_loop_factory
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from libs.core.app import CLOSING_SHARE
 from libs.core.errors import CoreError
 from libs.core.telemetry import configure_logging
 
@@ -36,8 +37,6 @@ MAX_HEADERS_BYTES = 32 * 1024
 # An operation and its variables; uvicorn's own limit is 16 MB a message.
 MAX_WEBSOCKET_MESSAGE_BYTES = 128 * 1024
 MAX_CONNECTIONS = 4096
-# Of the grace, what requests in flight may use; the rest is for the service's own closing.
-FINISHING_SHARE = 0.6
 
 
 class Protocol(HttpToolsProtocol):
@@ -112,7 +111,7 @@ class Server(uvicorn.Server):
                 proxy_headers=False,
                 limit_concurrency=MAX_CONNECTIONS,
                 timeout_keep_alive=30,
-                timeout_graceful_shutdown=max(1, int(settings.shutdown_grace_s * FINISHING_SHARE)),
+                timeout_graceful_shutdown=max(1, int(settings.shutdown_grace_s * (1 - CLOSING_SHARE))),
             )
         )
 
