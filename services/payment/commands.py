@@ -11,9 +11,10 @@ from libs.core.errors import CoreError, Forbidden, InvalidInput
 from libs.core.events import Event
 from libs.core.money import Money
 from libs.core.mongo import Session
+from libs.core.pagination import Paginator
 from libs.core.tenants import SystemWallet
 from services.payment import store
-from services.payment.domain import End, Operation, OperationKind, Outcome, Wallet, system_wallet, user_wallet
+from services.payment.domain import End, Operation, Outcome, TransferKind, Wallet, system_wallet, user_wallet
 from services.payment.events import WalletCreated
 from services.payment.ledger import SET_LIMIT, Ledger
 from services.payment.settings import PaymentConfig
@@ -21,10 +22,11 @@ from services.payment.settings import PaymentConfig
 
 @dataclass(frozen=True, slots=True)
 class Payment:
-    """What a command works with: the platform of this process, and its ledger."""
+    """What commands and queries work with."""
 
     platform: Platform
     ledger: Ledger
+    paginator: Paginator
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,7 @@ async def deposit(payment: Payment, context: Context, new: NewDeposit) -> Outcom
     operation = Operation(
         id=new.id,
         tenant_id=context.tenant_id,
-        kind=OperationKind.DEPOSIT,
+        kind=TransferKind.DEPOSIT,
         source=source,
         destination=End(new.wallet_id),
         money=new.money,
@@ -161,7 +163,7 @@ def _transfer(payment: Payment, context: Context, new: NewTransfer) -> Operation
     return Operation(
         id=new.id,
         tenant_id=context.tenant_id,
-        kind=OperationKind.TRANSFER,
+        kind=TransferKind.TRANSFER,
         source=End(new.source_id),
         destination=End(new.destination_id),
         money=new.money,

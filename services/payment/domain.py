@@ -61,7 +61,7 @@ class WalletStatus(StrEnum):
     CLOSED = "closed"
 
 
-class OperationKind(StrEnum):
+class TransferKind(StrEnum):
     TRANSFER = "transfer"
     DEPOSIT = "deposit"
 
@@ -137,7 +137,7 @@ class Operation:
 
     id: str
     tenant_id: str
-    kind: OperationKind
+    kind: TransferKind
     source: End
     destination: End
     money: Money
@@ -156,7 +156,7 @@ class Operation:
     @property
     def acts_on(self) -> Direction:
         """The end that the caller needs to have a say over: whose money leaves, or for a deposit, who is credited."""
-        return Direction.CREDIT if self.kind is OperationKind.DEPOSIT else Direction.DEBIT
+        return Direction.CREDIT if self.kind is TransferKind.DEPOSIT else Direction.DEBIT
 
     def fingerprint(self) -> bytes:
         """Equal for equal content: what tells a retry from another operation under the same id."""
@@ -255,11 +255,6 @@ def check_admissible(operation: Operation) -> None:
         raise InvalidInput(f"this cannot be stored: {error}", field="metadata") from None
     if len(encoded) > METADATA_LIMIT_BYTES:
         raise InvalidInput(f"metadata and reference have at most {METADATA_LIMIT_BYTES} bytes", field="metadata")
-    for name in operation.metadata:
-        if not name or name.startswith("$") or "." in name or "\0" in name:
-            raise InvalidInput(
-                "a metadata name is not empty and has no '$' in front, no '.' and no NUL", field="metadata"
-            )
 
 
 class Book:
@@ -503,5 +498,5 @@ def _linked_to(culprit: Operation, refusal: Refusal) -> Refusal:
         f"nothing was done, because operation {culprit.id} was refused: {refusal.code}",
         rule=refusal.rule,
         id=culprit.id,
-        code=refusal.code,
+        refusal=refusal.code,
     )

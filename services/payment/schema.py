@@ -6,24 +6,29 @@ from enum import Enum
 from typing import Annotated, Any, Self, cast
 
 import strawberry
-from libs.core.pagination import Connection, Page, PageArgs
 from strawberry import ID, Info
 from strawberry.scalars import JSON
 
-from libs.core.access import Requires, Scope
+from libs.core.access import Public, Requires, Scope, references
 from libs.core.context import Context
-from libs.core.errors import CoreError, InvalidInput, Refusal
+from libs.core.errors import CoreError, InvalidInput, NotFound, Refusal
+from libs.core.events import RESYNC, Event
 from libs.core.graphql import BigInt, Problem, build_schema
 from libs.core.ids import parse_id
 from libs.core.money import Money
+from libs.core.pagination import Connection, Page, PageArgs
 from services.payment import commands, domain, store
 from services.payment.commands import NewDeposit, NewTransfer, NewWallet, Payment
+from services.payment.domain import Bucket, Direction, TransferKind, WalletKind, WalletStatus
+from services.payment.events import TransferCompleted
 
-Bucket = strawberry.enum(domain.Bucket, description="A wallet's money is kept in three buckets: free, bonus and held.")
-WalletStatus = strawberry.enum(domain.WalletStatus)
-TransferKind = strawberry.enum(domain.OperationKind, name="TransferKind")
-Direction = strawberry.enum(domain.Direction, name="TransactionDirection")
-WalletKind = strawberry.enum(domain.WalletKind, description="A player's wallet, or one of the tenant's own.")
+WATCH_LIMIT = 100
+
+strawberry.enum(Bucket, description="A wallet's money is kept in three buckets: free, bonus and held.")
+strawberry.enum(WalletKind, description="A player's wallet, or one of the tenant's own.")
+strawberry.enum(WalletStatus)
+strawberry.enum(TransferKind)
+strawberry.enum(Direction, name="TransactionDirection")
 
 
 @strawberry.enum(description="Whether transfers that are sent together stand or fall together.")
@@ -41,11 +46,11 @@ class WalletBalance:
 
     @classmethod
     def of(cls, buckets: Mapping[str, int]) -> Self:
-        real, bonus = buckets[domain.Bucket.REAL], buckets[domain.Bucket.BONUS]
+        real, bonus = buckets[Bucket.REAL], buckets[Bucket.BONUS]
         return cls(
             real=BigInt(real),
             bonus=BigInt(bonus),
-            locked=BigInt(buckets[domain.Bucket.LOCKED]),
+            locked=BigInt(buckets[Bucket.LOCKED]),
             available=BigInt(real + bonus),
         )
 
@@ -120,6 +125,7 @@ class Wallet:
         )
 
     @classmethod
+    @references(Requires("wallet:read"))
     async def resolve_references(
         cls, info: Info[Context], representations: Sequence[Mapping[str, Any]]
     ) -> list[Self | None]:
@@ -153,7 +159,7 @@ class Transfer:
             source_wallet_id=ID(transfer.debit.wallet_id),
             destination_wallet_id=ID(transfer.credit.wallet_id),
             reference=transfer.reference,
-            metadata=transfer.metadata,
+            metadata=JSON(transfer.metadata),
             created_at=transfer.at,
             transactions=[
                 Transaction.of(store.transaction_row(transfer, line))
@@ -163,6 +169,7 @@ class Transfer:
         )
 
     @classmethod
+    @references(Requires("transfer:read"))
     async def resolve_references(
         cls, info: Info[Context], representations: Sequence[Mapping[str, Any]]
     ) -> list[Self | None]:
@@ -188,6 +195,7 @@ class User:
         return await _balances(info, self.id)
 
     @classmethod
+    @references(Public())
     async def resolve_references(
         cls, info: Info[Context], representations: Sequence[Mapping[str, Any]]
     ) -> list[Self | None]:
@@ -382,7 +390,17 @@ class Subscription:
         extensions=[Requires("wallet:read")],
     )
     async def balance_changed(self, info: Info[Context], wallet_ids: list[ID] | None = None) -> AsyncIterator[Wallet]:
-        raise NotImplementedError
+        named = await _watched(info, wallet_ids)
+        live = _payment(info).platform.live
+        seen: dict[str, datetime] = {}
+        async with live.listen(TransferCompleted.event_type) as happenings:
+            await anext(happenings)  # the first says that from now on nothing is missed
+            async for happening in happenings:
+                ids = await _all_watched(info, named) if happening is RESYNC else _touched(info, named, happening)
+                for wallet in (await _visible_wallets(info, ids)).values():
+                    if seen.get(wallet.id) != wallet.at:  # a read may have been ahead of the news
+                        seen[wallet.id] = wallet.at
+                        yield Wallet.of(wallet)
 
 
 def _payment(info: Info[Context]) -> Payment:
@@ -399,6 +417,31 @@ async def _visible_wallets(info: Info[Context], ids: Sequence[str]) -> dict[str,
     return {w.id: w for w in found if scope.permits(owner_id=w.owner_id, tenant_id=w.tenant_id, id=w.id)}
 
 
+async def _watched(info: Info[Context], wallet_ids: Sequence[str] | None) -> frozenset[str]:
+    """The wallets that a subscription names; none means the caller's own, also those that are yet to come."""
+    if wallet_ids is not None and not 0 < len(wallet_ids) <= WATCH_LIMIT:
+        raise InvalidInput(f"name 1 to {WATCH_LIMIT} wallets, or none for your own", field="walletIds")
+    named = frozenset(parse_id(i, "walletIds") for i in wallet_ids or ())
+    if len(await _visible_wallets(info, list(named))) < len(named):
+        raise NotFound("one of these wallets does not exist, or is not yours to see", field="walletIds")
+    return named
+
+
+def _touched(info: Info[Context], named: frozenset[str], event: Event) -> list[str]:
+    if event.tenant_id != info.context.tenant_id:
+        return []
+    ends = (event.data["debit"], event.data["credit"])
+    owner_id = info.context.caller.user_id
+    return [e["wallet_id"] for e in ends if (e["wallet_id"] in named if named else e["owner_id"] == owner_id)]
+
+
+async def _all_watched(info: Info[Context], named: frozenset[str]) -> list[str]:
+    if named:
+        return list(named)
+    owner_id, scope = info.context.caller.user_id, _scope(info, "wallet:read")
+    return [wallet.id for wallet in await store.wallets_of(_payment(info).platform.mongo.db, scope, owner_id)]
+
+
 async def _balances(info: Info[Context], owner_id: str) -> list[UserBalance]:
     """Empty for an owner that the caller may not see, as for one who has nothing."""
     payment, scope = _payment(info), _scope(info, "wallet:read")
@@ -408,7 +451,7 @@ async def _balances(info: Info[Context], owner_id: str) -> list[UserBalance]:
     return [
         UserBalance(
             currency=currency,
-            balance=WalletBalance.of({b: sum(w.buckets[b] for w in wallets) for b in domain.Bucket}),
+            balance=WalletBalance.of({b: sum(w.buckets[b] for w in wallets) for b in Bucket}),
             wallets=[Wallet.of(w) for w in wallets],
         )
         for currency, wallets in sorted(by_currency.items())

@@ -1,6 +1,6 @@
 """Payment's documents, and every query for them. No query without a tenant.
 
-wallets        {_id: tenant:id, …}          a wallet's state; a system wallet has one more document per lane, its stripes
+wallets        {_id: tenant:id, …}          a wallet's state; a system wallet has a stripe per lane: …:lane
 transfers      {_id: tenant:id, …}          an accepted operation and its outcome: the id is the caller's
 transactions   {_id: wallet key:position}   the ledger's lines; position and sequence are gapless and unique
 accounts       {_id: tenant:owner}          what is per owner: the number of its last event
@@ -10,13 +10,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from libs.core.pagination import Page, PageArgs, Paginator
+import orjson
 from pymongo.errors import DuplicateKeyError, OperationFailure, WriteError
 
 from libs.core.access import Scope
 from libs.core.migrations import Index
 from libs.core.money import Money
 from libs.core.mongo import Database, Document, Session
+from libs.core.pagination import Page, PageArgs, Paginator
 from services.payment.domain import Account, Book, Direction, Transaction, Transfer, Wallet, wallet_key
 
 INDEXES = (
@@ -132,7 +133,7 @@ def transfer_row(transfer: Transfer) -> Document:
         "at": transfer.at,
         "actor": transfer.actor,
         "reference": transfer.reference,
-        "metadata": transfer.metadata,
+        "metadata": orjson.dumps(transfer.metadata).decode(),  # a text: its names mean nothing to MongoDB
         "fingerprint": transfer.fingerprint,
     }
 
@@ -149,7 +150,7 @@ def transfer_from(row: Mapping[str, Any]) -> Transfer:
         at=row["at"],
         actor=row["actor"],
         reference=row["reference"],
-        metadata=row["metadata"],
+        metadata=orjson.loads(row["metadata"]),
         fingerprint=row["fingerprint"],
     )
 
@@ -202,7 +203,7 @@ async def wallets(
     """`wanted` names fields and the values they must have; None does not narrow."""
     chosen = {field: value for field, value in wanted.items() if value is not None}
     where = {"$and": [{"is_stripe": False, **chosen}, scope.query(id="id")]}
-    page = await paginator.page(database["wallets"], where, order=[("created_at", -1), ("_id", -1)], args=args)
+    page = await paginator.page(database["wallets"], where, args, order=[("created_at", -1), ("_id", -1)])
     whole = await _whole(database, [wallet_from(row) for row in page.items])
     return page.with_items(whole)
 
@@ -215,6 +216,7 @@ async def _whole(database: Database, found: Sequence[Wallet]) -> list[Wallet]:
         ranges = [{"_id": {"$gt": f"{key}:", "$lt": f"{key};"}} for key in by_key]  # ';' follows ':'
         async for row in database["wallets"].find({"$or": ranges}):
             wallet = by_key[wallet_key(row["tenant_id"], row["id"])]
+            wallet.at = max(wallet.at, row["at"])
             for bucket, amount in row["buckets"].items():
                 wallet.buckets[bucket] += amount
     return list(found)
@@ -230,12 +232,12 @@ async def transactions(
     lines = database["transactions"]
     if wallet.is_system:
         where: Document = {"system_wallet": wallet.key} | ({"bucket": bucket} if bucket else {})
-        return await paginator.page(lines, where, order=[("at", -1), ("_id", -1)], args=args)
+        return await paginator.page(lines, where, args, order=[("at", -1), ("_id", -1)])
     if bucket:
         where = {"wallet": wallet.key, "bucket": bucket}
-        return await paginator.page(lines, where, order=[("sequence", -1)], args=args)
+        return await paginator.page(lines, where, args, order=[("sequence", -1)])
     where = {"wallet": wallet.key, "_id": {"$gt": f"{wallet.key}:", "$lt": f"{wallet.key};"}}
-    return await paginator.page(lines, where, order=[("_id", -1)], args=args)
+    return await paginator.page(lines, where, args, order=[("_id", -1)])
 
 
 async def transfers_by_id(database: Database, tenant_id: str, ids: Iterable[str]) -> dict[str, Transfer]:
@@ -257,7 +259,7 @@ async def transfer_history(
     time = {operator: at for operator, at in (("$gte", since), ("$lt", until)) if at}
     chosen: Document = ({"parties": owner_id} if owner_id else {}) | ({"at": time} if time else {})
     where = {"$and": [chosen, scope.query(owner="parties", id="id")]}
-    page = await paginator.page(database["transfers"], where, order=[("at", -1), ("_id", -1)], args=args)
+    page = await paginator.page(database["transfers"], where, args, order=[("at", -1), ("_id", -1)])
     return page.map(transfer_from)
 
 

@@ -1,0 +1,36 @@
+"""Payment, put together. Run with `python -m libs.core.server services.payment.app:app`."""
+
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+
+from libs.core.app import Platform, create_app
+from libs.core.events import Subscriber
+from libs.core.pagination import Paginator
+from services.payment import store, subscribers
+from services.payment.commands import Payment
+from services.payment.ledger import Ledger
+from services.payment.schema import schema
+from services.payment.settings import PaymentConfig, PaymentSettings
+
+settings = PaymentSettings.load()
+
+
+@asynccontextmanager
+async def open_payment(platform: Platform) -> AsyncIterator[Payment]:
+    async with Ledger(platform.mongo, platform.outbox, platform.clock) as ledger:
+        platform.health.add("lane", ledger.health)
+        yield Payment(platform, ledger, Paginator(settings.cursor_secret.get_secret_value()))
+
+
+def payment_subscribers(platform: Platform, payment: Payment) -> Iterable[Subscriber]:
+    return [subscribers.of_tenants(platform, payment)]
+
+
+app = create_app(
+    settings,
+    schema=schema,
+    indexes=store.INDEXES,
+    configs=[PaymentConfig],
+    open=open_payment,
+    subscribers=payment_subscribers,
+)
