@@ -10,7 +10,7 @@ from strawberry.scalars import JSON
 from strawberry.schema.config import StrawberryConfig
 from strawberry.types.base import StrawberryObjectDefinition
 
-from libs.core.errors import InvalidInput, Refusal
+from libs.core.errors import CoreError, InvalidInput, Refusal
 from libs.core.graphql.errors import json_safe
 from libs.core.money import parse_minor_units
 
@@ -35,12 +35,14 @@ BIG_INT = strawberry.scalar(
 class Problem:
     code: str = strawberry.field(description="Stable, for programs: INSUFFICIENT_FUNDS.")
     message: str = strawberry.field(description="For people.")
-    rule: str = strawberry.field(description="Which rule refused.")
+    rule: str | None = strawberry.field(description="Which rule refused; null if none did, as when time ran out.")
     details: JSON = strawberry.field(description="The values that decided.")
 
     @classmethod
-    def of(cls, refusal: Refusal) -> "Problem":
-        return cls(code=refusal.code, message=refusal.message, rule=refusal.rule, details=json_safe(refusal.details))
+    def of(cls, error: CoreError) -> "Problem":
+        """From a `Refusal`; or, for one of several operations that are answered one by one, from any error."""
+        rule = error.rule if isinstance(error, Refusal) else None
+        return cls(code=error.code, message=error.message, rule=rule, details=json_safe(error.details))
 
 
 class FederationSchema(strawberry.federation.Schema):

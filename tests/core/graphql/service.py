@@ -63,8 +63,8 @@ class Query:
         return "world"
 
     @strawberry.field
-    async def wallet(self, id: str = "w1") -> Wallet:
-        return Wallet(id=id, balance=BigInt(2**53 + 1))
+    async def wallet(self, called: str = "w1") -> Wallet:
+        return Wallet(id=called, balance=BigInt(2**53 + 1))
 
     @strawberry.field
     async def maybe_wallet(self) -> Wallet | None:
