@@ -39,12 +39,12 @@ check: env ## Lint, formatting, types, import rules, generated files
 	@$(RUN) -m ruff format --check
 	@$(RUN) -m mypy
 	@.venv/bin/lint-imports
-	@$(RUN) -m scripts.schemas --check
+	@$(RUN) -m scripts.graphql_schemas --check
 
 format: env ## Format the code and write the generated files anew
 	@$(RUN) -m ruff check --fix
 	@$(RUN) -m ruff format
-	@$(RUN) -m scripts.schemas
+	@$(RUN) -m scripts.graphql_schemas
 
 bench: env-npm ## Run the benchmarks (only some: make bench BENCH="cache events")
 	@$(RUN) -m scripts.bench

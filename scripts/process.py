@@ -131,7 +131,7 @@ class Server:
         """The end of its log, indented, for a person who must know why it ended."""
         if not self.log.exists():
             return ""
-        return "".join(f"\n    {line}" for line in self.log.read_text(errors="replace").splitlines()[-lines:])
+        return "".join(f"\n    {line[:200]}" for line in self.log.read_text(errors="replace").splitlines()[-lines:])
 
 
 def free_port() -> int:

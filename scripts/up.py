@@ -4,11 +4,11 @@ Data, logs and keys are in `.run/`. MONGO_URL and REDIS_URL name servers to be u
 ends by itself is started again, unless it keeps ending. None outlives this process.
 """
 
+import asyncio
 import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections import deque
@@ -17,7 +17,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NoReturn
 
-from scripts import embedded, issuer, stack
+from httpx import HTTPError
+from pymongo.errors import PyMongoError
+
+from libs.core.errors import CoreError
+from scripts import embedded, issuer, seed, stack
 from scripts.process import Failure, Server
 from scripts.stack import LOGS, RUN, say
 
@@ -57,7 +61,6 @@ def up(started: ExitStack) -> NoReturn:
         "TOKEN_ISSUER": issuer.ISSUER,
         "TOKEN_AUDIENCE": issuer.AUDIENCE,
         "DEFAULT_TENANT": stack.DEMO_TENANT,
-        "SHUTDOWN_DELAY_S": "0",  # there is no load balancer that has to notice
     }
     servers = []
     for variable, start, port in (
@@ -74,7 +77,7 @@ def up(started: ExitStack) -> NoReturn:
     services = [stack.server(name, environment) for name in stack.services()]
     started.callback(_stop_all, services)
     _start_all(services)
-    _seed(environment)
+    _seed()
     _tell(services, environment)
     _watch([*servers, *services])
 
@@ -115,16 +118,11 @@ def _say_ready(server: Server) -> None:
     say(f"{server.name:14}ready on port {server.port} after {time.monotonic() - server.begun_at:.1f} s")
 
 
-def _seed(environment: dict[str, str]) -> None:
-    seeded = subprocess.run(
-        [sys.executable, "-m", "scripts.seed"],
-        env={**os.environ, **environment},
-        stderr=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
-    if seeded.returncode:
-        raise Failure(f"the demo data could not be written: {seeded.stderr.strip().splitlines()[-1]}")
+def _seed() -> None:
+    try:
+        asyncio.run(seed.main())
+    except (CoreError, HTTPError, PyMongoError) as error:
+        raise Failure(f"the demo data could not be written: {error}") from error
 
 
 def _tell(services: Sequence[Server], environment: dict[str, str]) -> None:
