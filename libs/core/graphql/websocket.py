@@ -110,7 +110,7 @@ class _Socket:
         while True:
             match await self._receive():
                 case {"type": "subscribe", "id": str(id_), "payload": dict(payload)} if 0 < len(id_) <= _ID_CHARS:
-                    self._subscribe(id_, payload)
+                    await self._subscribe(id_, payload)
                 case {"type": "complete", "id": str(id_)}:
                     if task := self._operations.pop(id_, None):
                         task.cancel()
@@ -163,19 +163,21 @@ class _Socket:
             refused = RequestRefused.of(error)
             raise _Close(4500, refused.errors[0]["extensions"]["code"]) from None
 
-    def _subscribe(self, id_: str, payload: dict[str, Any]) -> None:
+    async def _subscribe(self, id_: str, payload: dict[str, Any]) -> None:
         if id_ in self._operations:
             raise _Close(4409, f"Subscriber for {id_[:60]} already exists")
         try:
             request = Request.parse(payload)
         except CoreError:
             raise _Close(4400, "Invalid message") from None
+        if len(self._operations) >= self._engine.limits.operations_per_connection:
+            refused = RequestRefused.of(RateLimited("too many operations on one connection", retry_after_s=1))
+            await self._send({"type": "error", "id": id_, "payload": refused.errors})
+            return
         self._operations[id_] = asyncio.create_task(self._operate(id_, request))
 
     async def _operate(self, id_: str, request: Request) -> None:
         try:
-            if len(self._operations) > self._engine.limits.operations_per_connection:
-                raise RequestRefused.of(RateLimited("too many operations on one connection", retry_after_s=1))
             prepared = self._engine.prepare(request, await self._authenticate())
             async with aclosing(prepared.responses()) as responses:
                 async for response in responses:

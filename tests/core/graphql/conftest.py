@@ -13,7 +13,6 @@ import uvicorn
 from websockets.asyncio.client import ClientConnection, connect
 
 from libs.core.graphql import GraphQLEndpoint
-from libs.core.testing import eventually
 from scripts.process import free_port
 from tests.core.graphql.service import endpoint
 
@@ -52,15 +51,16 @@ async def serve(**limits: Any) -> AsyncIterator[Served]:
     config = uvicorn.Config(
         served.endpoint, port=served.port, lifespan="off", log_config=None, ws="websockets-sansio", access_log=False
     )
+    config.load()
     server = uvicorn.Server(config)
-    running = asyncio.create_task(server._serve())  # serve() would take over the test run's signal handlers
-    await eventually(lambda: server.started)
+    server.lifespan = config.lifespan_class(config)
+    # Not serve(): it takes over the test run's signal handlers, and needs 200 ms to notice that it should end.
+    await server.startup()
     try:
         yield served
     finally:
         served.endpoint.stop()
-        server.should_exit = True
-        await running
+        await server.shutdown()
 
 
 @pytest.fixture
