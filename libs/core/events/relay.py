@@ -264,7 +264,8 @@ class Relay:
         if await self._send(()):
             places = await self._stream.places()
             self._note_places(places)
-            if back := self._state.left_behind & {place.group for place in places}:
+            if back := await self._back(places):
+                log.info("groups are back", source=self._stream.source, groups=back)
                 self._state.left_behind -= back
                 await self._reset()
             else:
@@ -273,6 +274,12 @@ class Relay:
         lag = await self._outbox.lag()
         LAG_SECONDS.labels(self._stream.source).set(lag.oldest_s)
         WAITING.labels(self._stream.source).set(lag.waiting)
+
+    async def _back(self, places: Sequence[Place]) -> set[str]:
+        """The groups to fetch up. One that still has a place was left by a relay that died in the middle of it."""
+        if not self._state.left_behind:
+            return set()
+        return self._state.left_behind & (await self._stream.back() | {place.group for place in places})
 
     def _note_places(self, places: Sequence[Place]) -> None:
         """How far each group is. One that is not (yet) in every partition is as far as it was."""
@@ -309,7 +316,7 @@ class Relay:
             log.error("group is left behind", source=self._stream.source, group=group)
             self._state.left_behind.add(group)
             await self._save()
-            await self._stream.destroy_group(group)
+            await self._stream.leave_behind(group)
         await asyncio.sleep(_FULL_WAIT_S)
         self._outbox.kick()
 
@@ -341,7 +348,7 @@ class Relay:
         self._state.tails = [0] * PARTITIONS
         await self._save()
         assert self._lease.token is not None
-        await self._stream.reset(self._state.epoch, self._lease.token)
+        await self._stream.reset(self._state.epoch, self._lease.token, self._state.left_behind)
         self._outbox.kick()
 
     def _now_ms(self) -> int:

@@ -6,12 +6,12 @@ evicted), or a later relay at work. Entry ids are `<ms>-<n>` with the relay's ow
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from redis.exceptions import ResponseError
 
+from libs.core.errors import Unavailable
 from libs.core.events.event import PARTITIONS
 from libs.core.redis import Redis
 
@@ -48,8 +48,25 @@ return sent
 """
 
 _RESET = """
-for p = 2, #KEYS do redis.call('DEL', KEYS[p]) end
+for p = 3, #KEYS do redis.call('DEL', KEYS[p]) end
 redis.call('HSET', KEYS[1], 'epoch', ARGV[1], 'token', ARGV[2])
+redis.call('DEL', KEYS[2])
+for i = 3, #ARGV do redis.call('HSET', KEYS[2], ARGV[i], 'away') end
+"""
+
+# A group that was left behind must not go on with what is there now: first it is sent what it missed.
+_CREATE_GROUP = """
+if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 1 then
+  redis.call('HSET', KEYS[1], ARGV[1], 'back')
+  return 0
+end
+for p = 2, #KEYS do redis.pcall('XGROUP', 'CREATE', KEYS[p], ARGV[1], '0', 'MKSTREAM') end
+return 1
+"""
+
+_LEAVE_BEHIND = """
+redis.call('HSET', KEYS[1], ARGV[1], 'away')
+for p = 2, #KEYS do redis.pcall('XGROUP', 'DESTROY', KEYS[p], ARGV[1]) end
 """
 
 _PLACES = """
@@ -110,6 +127,9 @@ class Stream:
         self._state_key = redis.key("events", source, "relay")
         self._channel_prefix = channel(redis, "")
         self._publish = self.client.register_script(_PUBLISH)
+        self._left_behind_key = redis.key("events", source, "left-behind")
+        self._create_group = self.client.register_script(_CREATE_GROUP)
+        self._leave_behind = self.client.register_script(_LEAVE_BEHIND)
         self._reset = self.client.register_script(_RESET)
         self._places = self.client.register_script(_PLACES)
 
@@ -126,10 +146,10 @@ class Stream:
             return Published(outcome.decode())
         return Published("sent", int(sent[0]), tuple(map(int, sent[1:])))
 
-    async def reset(self, epoch: str, token: int) -> None:
+    async def reset(self, epoch: str, token: int, left_behind: Iterable[str]) -> None:
         """Empties the streams, and with them the groups' places, for a new epoch. Needs no fence: a relay that finds
         another's epoch instead of its own does the same again."""
-        await self._reset([self._state_key, *self._keys], [epoch, token])
+        await self._reset([self._state_key, self._left_behind_key, *self._keys], [epoch, token, *left_behind])
 
     async def places(self) -> list[Place]:
         """Of every group in every partition that has entries, at one instant."""
@@ -142,16 +162,19 @@ class Stream:
             pipe.xtrim(self._keys[partition], minid=f"{ms}-{n}", approximate=False)
         await pipe.execute()
 
-    async def create_group(self, group: str, *, partitions: Iterable[int] = range(PARTITIONS)) -> None:
-        """Where it does not exist; it begins with the oldest entry that is there."""
-        for partition in partitions:
-            with suppress(ResponseError):  # BUSYGROUP: it exists
-                await self.client.xgroup_create(self._keys[partition], group, id="0", mkstream=True)
+    async def create_group(self, group: str) -> None:
+        """Where it does not exist, before the oldest entry that is there. `Unavailable` to a group that was left
+        behind, until the relay has sent again what it missed."""
+        if not await self._create_group([self._left_behind_key, *self._keys], [group]):
+            raise Unavailable(f"{group} was left behind, and waits for {self.source} to send again what it missed")
 
-    async def destroy_group(self, group: str) -> None:
-        for key in self._keys:
-            with suppress(ResponseError):  # no such stream
-                await self.client.xgroup_destroy(key, group)
+    async def leave_behind(self, group: str) -> None:
+        await self._leave_behind([self._left_behind_key, *self._keys], [group])
+
+    async def back(self) -> set[str]:
+        """The groups that were left behind and want to go on."""
+        groups: Any = await self.client.hgetall(self._left_behind_key)
+        return {group.decode() for group, state in groups.items() if state == b"back"}
 
     async def read(
         self, group: str, partitions: Iterable[int], *, count: int, block_ms: int | None = None
@@ -171,7 +194,7 @@ class Stream:
             # Redis 7 says UNBLOCKED to one who waits on a stream that is deleted.
             if not str(error).startswith(("NOGROUP", "UNBLOCKED")):
                 raise
-            await self.create_group(group, partitions=since)
+            await self.create_group(group)
             return []
         return [
             Entry(self._partitions[key], _entry_id(entry_id), fields.get(BODY))

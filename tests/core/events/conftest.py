@@ -1,0 +1,22 @@
+from collections.abc import AsyncIterator
+
+import pytest
+
+from libs.core.mongo import Mongo
+from libs.core.redis import Redis
+from libs.core.testing import scratch_redis
+from scripts import embedded
+from tests.core.events.world import World, world
+
+
+@pytest.fixture
+async def pings(mongo: Mongo, redis: Redis) -> AsyncIterator[World]:
+    async with world(mongo, redis) as pings:
+        yield pings
+
+
+@pytest.fixture
+async def fragile(mongo: Mongo, own_redis: embedded.Server) -> AsyncIterator[World]:
+    """A world on a Redis of its own, `own_redis`, which may be broken."""
+    async with scratch_redis(own_redis.url) as redis, world(mongo, redis) as fragile:
+        yield fragile

@@ -1,0 +1,148 @@
+import asyncio
+
+from libs.core.events.event import PARTITIONS, partition_of
+from libs.core.events.outbox import Outbox
+from libs.core.testing import eventually
+from tests.core.events.world import SOURCE, World, complete, ping
+
+
+async def entries(world: World, key: str = "k") -> list[bytes]:
+    found = await world.redis.client.xrange(world.redis.key("events", SOURCE, str(partition_of(key))))
+    return [fields[b"e"] for _, fields in found]
+
+
+async def all_sent(world: World) -> None:
+    await eventually(lambda: nothing_unsent(world))
+
+
+async def nothing_unsent(world: World) -> bool:
+    return await world.unsent() == 0
+
+
+class TestSend:
+    async def test_reaches_the_stream_of_its_key_and_is_marked(self, pings: World) -> None:
+        pings.relay()
+        await pings.publish(ping(1), ping(2))
+        await all_sent(pings)
+        assert [b'"n":1' in body for body in await entries(pings)] == [True, False]
+
+    async def test_what_nobody_kicked_for_is_swept(self, pings: World) -> None:
+        await pings.mongo.transaction(lambda s: pings.outbox.append(s, [ping()]))
+        pings.relay()
+        await all_sent(pings)
+
+    async def test_kick_from_a_process_whose_relay_stands_by(self, pings: World) -> None:
+        pings.relay()
+        await eventually(lambda: pings.mongo.db.leases.find_one({"_id": f"relay:{SOURCE}", "token": 1}))
+        other = Outbox(pings.mongo.db)
+        pings.relay(other)
+        await pings.publish(ping(), outbox=other)
+        await eventually(lambda: entries(pings), within_s=1.0)  # sooner than any sweep
+
+    async def test_order_within_each_key_with_two_relays_that_take_turns(self, pings: World) -> None:
+        outboxes = [Outbox(pings.mongo.db) for _ in range(2)]
+        relays = [pings.relay(outbox) for outbox in outboxes]
+        pings.subscriber()
+
+        async def say(key: str) -> None:
+            for n in range(30):
+                await pings.publish(ping(n, key), outbox=outboxes[n % 2])
+
+        talking = asyncio.gather(*(say(key) for key in "abcd"))
+        for _ in range(2):
+            await asyncio.sleep(0)
+            await eventually(lambda: pings.seen())
+            await relays[0].stop()
+            relays[0] = pings.relay(outboxes[0])
+        await talking
+        await eventually(lambda: complete(pings, "abcd", 30), within_s=20)
+
+    async def test_many_more_than_fit_one_script(self, pings: World) -> None:
+        for _ in range(3):
+            await pings.publish(*(ping(n, key=str(n)) for n in range(700)))
+        pings.relay()
+        await all_sent(pings)
+        counts = [await pings.redis.client.xlen(pings.redis.key("events", SOURCE, str(p))) for p in range(PARTITIONS)]
+        assert sum(counts) == 2100
+
+    async def test_stop_sends_what_is_committed(self, pings: World) -> None:
+        relay = pings.relay()
+        await pings.publish(ping())
+        await all_sent(pings)
+        await pings.publish(ping())
+        await relay.stop()
+        assert await pings.unsent() == 0
+        assert len(await entries(pings)) == 2
+
+
+class TestBoundedStreams:
+    async def test_what_every_group_has_settled_goes(self, pings: World) -> None:
+        """All but the last, which shows that the stream is whole. The younger ones stay for groups yet unknown."""
+        relay = pings.relay(stream_limit=20)
+        pings.subscriber()
+        for n in range(50):
+            await pings.publish(ping(n))
+        await eventually(lambda: complete(pings, "k", 50))
+        assert len(await entries(pings)) <= 20
+        await relay.stop()
+
+    async def test_full_stream_waits_for_a_slow_group(self, pings: World) -> None:
+        held = asyncio.Event()
+
+        async def wait(events: object, session: object) -> None:
+            await held.wait()
+
+        pings.relay(stream_limit=10)
+        pings.subscriber("slow", handlers={"ping.sent": wait})
+        await eventually(lambda: groups(pings))
+        for n in range(30):
+            await pings.publish(ping(n))
+        await eventually(lambda: unsent_is_steady(pings))
+        assert len(await entries(pings)) < 30
+        held.set()
+        await all_sent(pings)
+
+    async def test_group_left_behind_does_not_hold_up_the_others_and_misses_nothing(self, pings: World) -> None:
+        pings.relay(stream_limit=10, patience_s=0.2)
+        away = pings.subscriber("away")
+        pings.subscriber("here")
+        await pings.publish(ping(0))
+        await eventually(lambda: complete(pings, "k", 1, "away"))
+        await eventually(lambda: known_groups(pings, 2))
+        await away.drain()
+        for n in range(1, 60):
+            await pings.publish(ping(n))
+        await eventually(lambda: complete(pings, "k", 60, "here"), within_s=10)
+        pings.subscriber("away")
+        await eventually(lambda: complete(pings, "k", 60, "away"), within_s=10)
+        assert await complete(pings, "k", 60, "here")
+
+
+async def groups(world: World) -> list[object]:
+    key = world.redis.key("events", SOURCE, str(partition_of("k")))
+    return await world.redis.client.xinfo_groups(key) if await world.redis.client.exists(key) else []
+
+
+async def known_groups(world: World, count: int) -> bool:
+    state = await world.mongo.db.event_relay.find_one({})
+    return state is not None and len(state["groups"]) == count
+
+
+async def unsent_is_steady(world: World) -> bool:
+    before = await world.unsent()
+    await asyncio.sleep(0.1)
+    return 0 < before == await world.unsent()
+
+
+class TestTwoRelays:
+    async def test_one_that_was_overtaken_cannot_publish(self, pings: World) -> None:
+        """As after a long pause: it still believes to hold the lease, and Redis knows of a later holder."""
+        pings.relay()
+        await pings.publish(ping(0))
+        await all_sent(pings)
+        state_key = pings.redis.key("events", SOURCE, "relay")
+        await pings.redis.client.hset(state_key, "token", "99")
+        await pings.mongo.db.leases.update_one({"_id": f"relay:{SOURCE}"}, {"$set": {"holder": "another", "token": 99}})
+        await pings.publish(ping(1))
+        await asyncio.sleep(0.2)
+        assert await pings.unsent() == 1
