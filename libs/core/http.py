@@ -33,5 +33,5 @@ async def fetch(http: httpx.AsyncClient, url: str, *, max_bytes: int, within_s: 
                 if len(body) > max_bytes:
                     raise Unavailable(f"{url} answered with more than {max_bytes} bytes", url=url)
     except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
-        raise Unavailable(f"{url} cannot be fetched: {error or type(error).__name__}", url=url) from error
+        raise Unavailable(f"{url} cannot be fetched: {str(error) or type(error).__name__}", url=url) from error
     return bytes(body)

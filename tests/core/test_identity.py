@@ -21,7 +21,7 @@ from libs.core.identity import MAX_TOKEN_BYTES, Identity
 from libs.core.testing import FrozenClock, eventually
 
 ISSUER, AUDIENCE = "https://auth.test", "payments-platform"
-MISSING = object()
+MISSING = type("Missing", (), {"__repr__": lambda _: "missing"})()
 
 
 def base64url(data: bytes) -> str:
@@ -44,6 +44,7 @@ class Issuer:
         self.answering = asyncio.Event()
         self.answering.set()
         self._clock = clock
+        self._serving: set[asyncio.Task[None] | None] = set()
 
     @property
     def url(self) -> str:
@@ -57,8 +58,10 @@ class Issuer:
         self.answering.set()
         self._server.close()
         await self._server.wait_closed()
+        await asyncio.gather(*filter(None, self._serving))
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._serving.add(asyncio.current_task())
         with suppress(ConnectionError, asyncio.IncompleteReadError):
             await reader.readuntil(b"\r\n\r\n")
             self.fetches += 1
