@@ -1,16 +1,30 @@
 """The way to Redis. Redis is fast and may lose everything: nothing here is the only copy of a fact."""
 
-from typing import Self
+import asyncio
+from typing import Any, Self
 
-from redis.asyncio import BlockingConnectionPool
-from redis.asyncio import Redis as Client
+from redis.asyncio import BlockingConnectionPool, Connection, Redis as Client
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.exceptions import ConnectionError as RedisConnectionError, TimeoutError as RedisTimeoutError
 
 # What a caller of Redis catches when Redis is away; anything else is a mistake in the command.
 AWAY = (RedisConnectionError, RedisTimeoutError, OSError)
+
+
+class _Cancellable(Connection):
+    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        """As the library sends, without its `asyncio.wait_for`.
+
+        Before Python 3.12 that drops a cancellation which comes in the same turn of the event loop as its result: measured,
+        one in four of those that meet a command. A task that was told to stop, or whose time has run out, would go on.
+        """
+        timeout_s, self.socket_timeout = self.socket_timeout, None
+        try:
+            async with asyncio.timeout(timeout_s):
+                await super().send_packed_command(command, check_health)
+        finally:
+            self.socket_timeout = timeout_s
 
 
 class Redis:
@@ -33,6 +47,7 @@ class Redis:
             retry=Retry(ExponentialWithJitterBackoff(base=0.02, cap=0.2), 2),
             decode_responses=False,
         )
+        pool.connection_class = type("CancellableConnection", (_Cancellable, pool.connection_class), {})
         return cls(Client(connection_pool=pool), namespace=namespace)
 
     def key(self, *parts: str) -> str:
