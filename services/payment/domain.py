@@ -245,12 +245,14 @@ def stripe_key(tenant_id: str, wallet_id: str, lane: int) -> str:
     return f"{tenant_id}:{wallet_id}:{lane}"
 
 
-def check_admissible(operation: Operation) -> None:
-    """Refuses, before it can meet others in a group, what the database could not store: `InvalidInput`."""
-    if len(operation.reference) > REFERENCE_LIMIT:
+def check_storable(reference: str, metadata: object) -> None:
+    """Refuses what the database could not store, before it can meet others in a group: `InvalidInput`."""
+    if not isinstance(metadata, dict):
+        raise InvalidInput("metadata is an object", field="metadata")
+    if len(reference) > REFERENCE_LIMIT:
         raise InvalidInput(f"a reference has at most {REFERENCE_LIMIT} characters", field="reference")
     try:
-        encoded = orjson.dumps((operation.reference, operation.metadata))
+        encoded = orjson.dumps((reference, metadata))
     except TypeError as error:
         raise InvalidInput(f"this cannot be stored: {error}", field="metadata") from None
     if len(encoded) > METADATA_LIMIT_BYTES:

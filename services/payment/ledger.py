@@ -45,7 +45,7 @@ from services.payment.domain import (
     Transaction,
     Transfer,
     account_key,
-    check_admissible,
+    check_storable,
     linked,
 )
 from services.payment.events import TransferCompleted, TransferEnd, TransferRefused
@@ -134,7 +134,7 @@ class Ledger:
 
     async def _enqueue(self, operations: Sequence[Operation], deadline: Deadline) -> list[Outcome]:
         for operation in operations:
-            check_admissible(operation)
+            check_storable(operation.reference, operation.metadata)
         if self._closing:
             raise Unavailable("this process is shutting down: nothing was done")
         if self._queued_operations + len(operations) > QUEUE_LIMIT:

@@ -1,6 +1,7 @@
 """Payment's GraphQL: types, queries, mutations, subscriptions."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from enum import Enum
 from typing import Annotated, Any, Self, cast
@@ -19,7 +20,7 @@ from libs.core.money import Money
 from libs.core.pagination import Connection, Page, PageArgs
 from services.payment import commands, domain, store
 from services.payment.commands import NewDeposit, NewTransfer, NewWallet, Payment
-from services.payment.domain import Bucket, Direction, TransferKind, WalletKind, WalletStatus
+from services.payment.domain import Bucket, Direction, TransferKind, WalletKind, WalletStatus, check_storable
 from services.payment.events import TransferCompleted
 
 WATCH_LIMIT = 100
@@ -355,9 +356,9 @@ class Mutation:
         new = NewDeposit(
             id=parse_id(input.id, "input.id"),
             wallet_id=parse_id(input.wallet_id, "input.walletId"),
-            money=_money(input.amount, input.currency, "input"),
+            money=_money(input, "input"),
             reference=input.reference,
-            metadata=_metadata(input.metadata, "input"),
+            metadata=_metadata(input, "input"),
         )
         return _transfer_result(info, await commands.deposit(_payment(info), info.context, new))
 
@@ -477,23 +478,31 @@ def _new_transfer(given: TransferInput, field: str) -> NewTransfer:
         id=parse_id(given.id, f"{field}.id"),
         source_id=parse_id(given.source_wallet_id, f"{field}.sourceWalletId"),
         destination_id=parse_id(given.destination_wallet_id, f"{field}.destinationWalletId"),
-        money=_money(given.amount, given.currency, field),
+        money=_money(given, field),
         reference=given.reference,
-        metadata=_metadata(given.metadata, field),
+        metadata=_metadata(given, field),
     )
 
 
-def _money(amount: int, currency: str, field: str) -> Money:
+def _money(given: TransferInput | DepositInput, field: str) -> Money:
+    with _within(field):
+        return Money(given.amount, given.currency)
+
+
+def _metadata(given: TransferInput | DepositInput, field: str) -> dict[str, Any]:
+    """Said here, where the field has a name that the caller knows; the ledger would refuse it too."""
+    with _within(field):
+        check_storable(given.reference, given.metadata)
+    return cast("dict[str, Any]", given.metadata)
+
+
+@contextmanager
+def _within(field: str) -> Iterator[None]:
+    """What is wrong with `amount` in here is wrong with `input.amount`."""
     try:
-        return Money(amount, currency)
+        yield
     except InvalidInput as error:
         raise InvalidInput(error.message, field=f"{field}.{error.field}") from None
-
-
-def _metadata(given: Any, field: str) -> dict[str, Any]:
-    if not isinstance(given, dict):
-        raise InvalidInput("metadata is an object", field=f"{field}.metadata")
-    return given
 
 
 def _transfer_result(info: Info[Context], outcome: domain.Outcome | CoreError) -> TransferResult:
