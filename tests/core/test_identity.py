@@ -197,11 +197,9 @@ class TestAuthenticate:
 
 class TestClaims:
     @pytest.mark.parametrize("claim", ["iss", "aud", "exp", "iat", "sub", "tenant", "sid", "roles"])
-    @pytest.mark.parametrize("value", [MISSING, None, "", False, [1], {}, {"$ne": ""}], ids=repr)
-    async def test_each_is_required_and_of_its_type(
-        self, identity: Identity, issuer: Issuer, claim: str, value: Any
-    ) -> None:
-        await refusal(identity, issuer.token(**{claim: value}))
+    async def test_each_is_required_and_of_its_type(self, identity: Identity, issuer: Issuer, claim: str) -> None:
+        for value in (MISSING, None, "", False, [1], {}, {"$ne": ""}):
+            await refusal(identity, issuer.token(**{claim: value}))
 
     @pytest.mark.parametrize(
         ("changes", "reason"),
