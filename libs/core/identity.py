@@ -46,8 +46,6 @@ log = structlog.get_logger(__name__)
 
 _jws = PyJWS(algorithms=["EdDSA"])
 _FOREVER = datetime.max.replace(tzinfo=UTC)
-
-
 _TOKEN = re.compile(r"[\w-]+\.[\w-]+\.[\w-]+", re.ASCII)
 
 _KeyId = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,128}$")]

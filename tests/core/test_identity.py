@@ -198,7 +198,8 @@ class TestAuthenticate:
 class TestClaims:
     @pytest.mark.parametrize("claim", ["iss", "aud", "exp", "iat", "sub", "tenant", "sid", "roles"])
     async def test_each_is_required_and_of_its_type(self, identity: Identity, issuer: Issuer, claim: str) -> None:
-        for value in (MISSING, None, "", False, [1], {}, {"$ne": ""}):
+        wrong: list[Any] = [MISSING, None, "", False, [1], {}, {"$ne": ""}]
+        for value in wrong:
             await refusal(identity, issuer.token(**{claim: value}))
 
     @pytest.mark.parametrize(
