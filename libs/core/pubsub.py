@@ -6,7 +6,7 @@ a listener cannot know that it missed something; here a doubtful connection is a
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from redis.asyncio import ConnectionPool, Redis as Client
 from redis.asyncio.client import PubSub
@@ -14,7 +14,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError, TimeoutError as RedisTimeoutError
 
-from libs.core.redis import Redis
+from libs.core.redis import AWAY, Redis
 
 # A connection that died without a word is noticed after two of these: one without a message, one without a pong.
 HEARTBEAT_S = 1.0
@@ -62,5 +62,6 @@ async def subscribed(redis: Redis, *channels: str) -> AsyncIterator[Subscription
                 await pubsub.get_message(timeout=None)
         yield Subscription(pubsub)
     finally:
-        await pubsub.aclose()  # type: ignore[no-untyped-call]
-        await pool.disconnect()
+        with suppress(*AWAY):  # a connection that cannot be closed in order must not hide why it was closed
+            await pubsub.aclose()  # type: ignore[no-untyped-call]
+            await pool.disconnect()
