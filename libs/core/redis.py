@@ -16,7 +16,7 @@ class _Cancellable(Connection):
     async def send_packed_command(self, command: Any, check_health: bool = True) -> None:
         """As the library sends, without its `asyncio.wait_for`.
 
-        Before Python 3.12 that drops a cancellation which comes in the same turn of the event loop as its result, one in
+        Before Python 3.12 that drops a cancellation that comes in the same turn of the event loop as its result, one in
         four of those that meet a command. A task that was told to stop, or whose time has run out, would go on.
         """
         timeout_s, self.socket_timeout = self.socket_timeout, None
