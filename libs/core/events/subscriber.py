@@ -252,12 +252,14 @@ class Subscriber:
             fresh = waiting
 
         async def write(session: Session) -> set[str]:
-            await self._membership.guard(session, {delivery.partition for delivery in deliveries})
             await self._enter(session, fresh)
             await self._parking.add(session, waiting)
             done = await self._remove(session, heads)
             if self._handlers:
                 await self._call(self._handlers, events, session)
+            # Last, so that a process killed in the middle of a batch does not leave its leases locked as well: MongoDB
+            # keeps the transaction of a client that is gone for up to `transactionLifetimeLimitSeconds`.
+            await self._membership.guard(session, {delivery.partition for delivery in deliveries})
             return done
 
         if fresh or heads:
@@ -292,9 +294,9 @@ class Subscriber:
         reason = f"{type(error).__name__}: {error}"[:2000]
 
         async def write(session: Session) -> None:
-            await self._membership.guard(session, [delivery.partition])
             await self._enter(session, [] if delivery.parked else [delivery])
             await self._parking.put_head(session, delivery, tries=tries, due_at=due_at, error=reason)
+            await self._membership.guard(session, [delivery.partition])
 
         self._standing.add(delivery.key)
         with suppress(_HandledBefore):
@@ -304,7 +306,7 @@ class Subscriber:
             logging.ERROR if dead else logging.WARNING,
             "event is dead" if dead else "event is put aside",
             subscription=self.name,
-            event=delivery.id,
+            delivery=delivery.id,
             key=delivery.key,
             tries=tries,
             error=reason,
