@@ -141,26 +141,8 @@ class TestTransfer:
     @pytest.mark.parametrize(
         "amount",
         [
-            "0",
-            "-1",
-            "1.5",
-            "1e3",
-            "9223372036854775808",
-            "99999999999999999999999",
-            "",
-            "NaN",
-            " 1",
-            "１",
-            "0x10",
-            "+1",
-            0,
-            -1,
-            1.5,
-            True,
-            None,
-            9007199254740992.0,
-            [],
-            {},
+            *("0", "-1", "1.5", "1e3", "9223372036854775808", "9" * 40, "", "NaN", " 1", "１", "0x10", "+1"),
+            *(0, -1, 1.5, True, None, 9007199254740992.0, [], {}),
         ],
     )
     async def test_an_amount_that_is_none(self, player: Any, amount: Any) -> None:
@@ -186,7 +168,7 @@ class TestTransfer:
     async def test_wrong_input_is_named(self, player: Any, more: dict[str, Any], field: str) -> None:
         ann, wallet = await player(100)
         [error] = (await ann.post(TRANSFER, input=order(wallet, "b", **more))).json()["errors"]
-        assert error["extensions"]["field"] == field
+        assert error["extensions"]["details"]["field"] == field
 
     async def test_operators_in_free_text_are_text(self, player: Any) -> None:
         (ann, from_ann), (_, to_ben) = await player(100), await player()
@@ -362,11 +344,11 @@ class TestHostileRequests:
 
     async def test_a_mutation_by_get(self, as_: As, live: Live) -> None:
         ann = as_("ann")
-        headers = {"authorization": f"Bearer {ann.token}"}
+        headers = {"authorization": f"Bearer {ann.token}", "accept": "application/graphql-response+json"}
         answer = await ann.client.get(
-            f"{live.server.url}/graphql", params={"query": "mutation { transfer { id } }"}, headers=headers
+            f"{live.server.url}/graphql", params={"query": "mutation { __typename }"}, headers=headers
         )
-        assert answer.status_code in (400, 405)
+        assert answer.status_code == 405
 
     async def test_another_content_type(self, as_: As, live: Live) -> None:
         answer = await as_("ann").client.post(f"{live.server.url}/graphql", data={"query": "{ __typename }"})
