@@ -65,8 +65,6 @@ log = structlog.get_logger(__name__)
 
 # Of the grace for stopping, what is kept for closing after the last request was answered (see `libs/core/server.py`).
 CLOSING_SHARE = 0.4
-# Longer than a MongoDB election or the restart of a Redis; shorter than an orchestrator's patience.
-WAIT_FOR_SERVERS_S = 30.0
 RELAY_LAG_S = 30.0
 
 CORE_INDEXES = (*TENANT_INDEXES, *CONFIG_INDEXES, *OUTBOX_INDEXES)
@@ -122,6 +120,17 @@ class Service(FastAPI):
     """FastAPI inside `Edge`, so that GraphQL passes none of its layers (measured: 10 µs of 60)."""
 
     edge: Edge
+
+    async def migrate(self, *, wait_s: float) -> int:
+        """Brings the databases to what this code expects, as starting does; the version of the service's own."""
+        parts: Parts = self.state.parts
+        settings = parts.settings
+        mongo = Mongo.connect(settings.mongo_url, service=settings.service, namespace=settings.namespace)
+        try:
+            await _answering("MongoDB", "MONGO_URL", mongo.ping, settings.start_within_s)
+            return await _migrate(mongo, parts, wait_s=wait_s)
+        finally:
+            await mongo.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["app"] = self
@@ -189,9 +198,9 @@ async def _start(parts: Parts, stopping: asyncio.Event, closing: AsyncExitStack)
     closing.push_async_callback(mongo.close)
     redis = Redis.connect(settings.redis_url, namespace=settings.namespace)
     closing.push_async_callback(redis.close)
-    await _answering("MongoDB", "MONGO_URL", mongo.ping)
-    await _answering("Redis", "REDIS_URL", redis.ping)
-    await migrate_databases(mongo, parts)
+    await _answering("MongoDB", "MONGO_URL", mongo.ping, settings.start_within_s)
+    await _answering("Redis", "REDIS_URL", redis.ping, settings.start_within_s)
+    await _migrate(mongo, parts)
 
     cache = await closing.enter_async_context(Cache(redis))
     config = await closing.enter_async_context(Config(mongo, redis, parts.configs, clock=clock))
@@ -243,15 +252,14 @@ async def _relaying(outbox: Outbox) -> Mapping[str, Any]:
     return {"waiting": lag.waiting}
 
 
-async def migrate_databases(mongo: Mongo, parts: Parts) -> None:
-    """Brings the service's database, and the one that all share, to what this code expects."""
-    await migrate(mongo.core, CORE_INDEXES)
-    await migrate(mongo.db, (*SERVICE_INDEXES, *parts.indexes), parts.migrations)
+async def _migrate(mongo: Mongo, parts: Parts, *, wait_s: float = 60.0) -> int:
+    await migrate(mongo.core, CORE_INDEXES, wait_s=wait_s)
+    return await migrate(mongo.db, (*SERVICE_INDEXES, *parts.indexes), parts.migrations, wait_s=wait_s)
 
 
-async def _answering(name: str, variable: str, ping: Callable[[], Awaitable[None]]) -> None:
-    """Returns once the server answers; `Unavailable` after `WAIT_FOR_SERVERS_S`."""
-    give_up = time.monotonic() + WAIT_FOR_SERVERS_S
+async def _answering(name: str, variable: str, ping: Callable[[], Awaitable[None]], within_s: float) -> None:
+    """Returns once the server answers; `Unavailable` after `within_s`."""
+    give_up = time.monotonic() + within_s
     while True:
         try:
             return await ping()

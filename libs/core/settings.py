@@ -37,6 +37,8 @@ class Settings(BaseSettings):
     cursor_secret: SecretStr = SecretStr(_DEVELOPMENT_SECRET)
 
     default_tenant: str = ""
+    # Longer than a MongoDB election or the restart of a Redis; shorter than an orchestrator's patience.
+    start_within_s: Annotated[float, Field(gt=0, le=300)] = 30.0
     request_timeout_s: Annotated[float, Field(gt=0, le=120)] = 15.0
     shutdown_grace_s: Annotated[float, Field(gt=0, le=300)] = 20.0
     # How long connections are still accepted once the process is not ready any more, so that load balancers notice.

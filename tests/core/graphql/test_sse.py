@@ -87,14 +87,14 @@ class TestDistinct:
         revoke, stop = partial(served.endpoint.end_session, "session-anna"), served.endpoint.stop
         for name, end in (("revoked", revoke), ("stopped", stop)):
             listening = asyncio.create_task(all_events(client, TICKS % name, **ANNA))
-            await eventually(lambda name=name: name in running)
+            await eventually(partial(running.__contains__, name))
             end()
             assert (await listening)[-1] == ("complete", None)
 
     async def test_silence_is_kept_alive(self) -> None:
         async with serve(keepalive_s=0.02) as served, httpx.AsyncClient() as client:
-            request = {"json": {"query": "{ slow }"}, "headers": STREAM | {"x-timeout-s": "0.3"}}
-            async with client.stream("POST", served.url, **request) as response:
+            headers = STREAM | {"x-timeout-s": "0.3"}
+            async with client.stream("POST", served.url, json={"query": "{ slow }"}, headers=headers) as response:
                 text = (await response.aread()).decode()
         assert text.startswith(":\n\n")
 
