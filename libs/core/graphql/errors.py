@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
 import structlog
-from graphql import GraphQLError
+from graphql import GraphQLError, ValueNode
 
 from libs.core.context import correlation_id
 from libs.core.errors import CoreError
@@ -67,9 +67,9 @@ def _execution(error: GraphQLError) -> Formatted:
         cause = cause.original_error
     if isinstance(cause, CoreError):
         return _core(cause)
-    # graphql-core names the argument's node when a variable turns out not to fit it: the client's mistake. Its
-    # complaints about what a resolver returned name no node until they are located, and are ours.
-    if isinstance(cause, GraphQLError) and cause.nodes and cause.original_error is None and cause.path is None:
+    # A variable that turns out not to fit its argument (null where a default allowed it): graphql-core points to the
+    # argument's value. When it complains about what a resolver returned, and quotes it, it points to the field, if any.
+    if isinstance(cause, GraphQLError) and cause.nodes and all(isinstance(node, ValueNode) for node in cause.nodes):
         return {"message": cause.message, "extensions": {"code": "BAD_USER_INPUT"}}
     return _surprise(cause)
 

@@ -8,7 +8,7 @@ A reservation (single connection mode) lives in the process that made it: balanc
 import asyncio
 import secrets
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 
 import orjson
@@ -19,7 +19,7 @@ from libs.core.errors import InvalidInput, NotFound, RateLimited
 from libs.core.graphql.errors import HTTPRefused, RequestRefused
 from libs.core.graphql.execution import Engine, Request, Response
 from libs.core.graphql.http import EVENT_STREAM
-from libs.core.graphql.streams import Streams
+from libs.core.graphql.streams import FAREWELL_S, Streams
 
 TOKEN_HEADER = "x-graphql-event-stream-token"
 
@@ -169,7 +169,9 @@ class EventStreams:
                     task.cancel()
                 await asyncio.gather(gone, sender, pinger, return_exceptions=True)
         if not left:
-            await send({"type": "http.response.body", "body": last})
+            with suppress(TimeoutError):  # a client that no longer reads
+                async with asyncio.timeout(FAREWELL_S):
+                    await send({"type": "http.response.body", "body": last})
 
 
 async def _send_all(events: AsyncGenerator[bytes, None], send: Send) -> None:

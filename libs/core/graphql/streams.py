@@ -8,6 +8,9 @@ from enum import StrEnum
 
 from libs.core.context import Caller
 
+# How long the last words to a client may take.
+FAREWELL_S = 5.0
+
 
 class Ending(StrEnum):
     """Why the server ends a stream."""
@@ -15,7 +18,6 @@ class Ending(StrEnum):
     EXPIRED = "the token expired"
     REVOKED = "the session was revoked"
     STOPPING = "the server is stopping"
-    TOO_SLOW = "the client is too slow"
 
 
 class Stream:

@@ -16,7 +16,7 @@ from libs.core.context import Context
 from libs.core.errors import CoreError, Forbidden, RateLimited, Unauthenticated
 from libs.core.graphql.errors import RequestRefused
 from libs.core.graphql.execution import ContextFactory, Engine, Request
-from libs.core.graphql.streams import Ending, Stream, Streams
+from libs.core.graphql.streams import FAREWELL_S, Ending, Stream, Streams
 
 PROTOCOL = "graphql-transport-ws"
 
@@ -88,8 +88,9 @@ class _Socket:
         finally:
             await _cancel([conversation, *self._operations.values()])
         if close:
-            with suppress(Exception):  # the client may have left meanwhile
-                await self._send_raw({"type": "websocket.close", "code": close.code, "reason": close.reason})
+            with suppress(Exception):  # the client may have left meanwhile, or no longer read
+                async with asyncio.timeout(FAREWELL_S):
+                    await self._send_raw({"type": "websocket.close", "code": close.code, "reason": close.reason})
 
     def _how_it_ended(self, conversation: "asyncio.Task[None]") -> _Close | None:
         """None if the client left."""

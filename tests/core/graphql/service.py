@@ -93,6 +93,10 @@ class Query:
     def whoami(self, info: Info) -> str:
         return info.context.caller.subject
 
+    @strawberry.field
+    async def neither(self) -> Wallet | Problem | None:
+        return cast("Wallet", {"password": "hunter2"})
+
 
 @strawberry.type
 class Mutation:

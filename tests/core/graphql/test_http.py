@@ -148,6 +148,15 @@ class TestErrors:
         assert "not an integer" not in response.text
         assert (response.json()["data"], code(response)) == ({"maybeWallet": None}, "INTERNAL")
 
+    async def test_so_is_one_of_a_type_that_it_may_not_be(self, post: Post) -> None:
+        response = await post("{ neither { __typename } }")
+        assert "hunter2" not in response.text
+        assert code(response) == "INTERNAL"
+
+    async def test_a_null_variable_where_its_default_let_it_through(self, post: Post) -> None:
+        query = 'mutation ($a: BigInt = "1") { pay(amount: $a) { __typename } }'
+        assert code(await post(query, variables={"a": None})) == "BAD_USER_INPUT"
+
     async def test_a_null_that_may_not_be_is_masked_and_takes_its_object_along(self, post: Post) -> None:
         response = await post("{ maybeWallet { id } hello }")
         assert response.json()["data"] == {"maybeWallet": None, "hello": "world"}
