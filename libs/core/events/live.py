@@ -10,7 +10,7 @@ may have been missed: after Redis was away, and for a listener that was too slow
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from enum import Enum
 from typing import Any, Final
@@ -25,6 +25,9 @@ from libs.core.events.stream import channel
 from libs.core.redis import Redis
 
 _RECONNECT_S = 0.5
+# Not a type, and nothing is ever said there: always subscribed to, first on every connection, so that its confirmation
+# tells of a new connection.
+_HEARTH = ""
 
 LISTENERS = Gauge("events_live_listeners", "Listeners to live events")
 OVERFLOWED = Counter("events_live_overflowed_total", "Times that a live listener was too slow and has to resync")
@@ -43,7 +46,8 @@ Happening = Event | Resync
 class Listener:
     """An endless iterator over what one listener is to see."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, types: Iterable[str], limit: int) -> None:
+        self.types = frozenset(types)
         self._queue: deque[Happening] = deque()
         self._limit = limit
         self._filled = asyncio.Event()
@@ -75,8 +79,10 @@ class LiveListener:
         self._redis = redis
         self._queue_limit = queue_limit
         self._listeners: dict[str, dict[str | None, set[Listener]]] = {}  # by type and key
-        self._in_force: set[str] = set()  # the types whose subscription Redis has confirmed
+        self._asked_for: set[str] = set()  # the types that were subscribed to since the connection was made
+        self._in_force: set[str] = set()  # those that Redis has confirmed
         self._pubsub: PubSub | None = None
+        self._commanding = asyncio.Lock()  # redis-py's PubSub opens a second connection if two commands find none
         self._running: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -90,7 +96,7 @@ class LiveListener:
     @asynccontextmanager
     async def listen(self, *types: str, key: str | None = None) -> AsyncIterator[Listener]:
         """To the events of these types: all, or those whose partition key is `key`."""
-        listener = Listener(self._queue_limit)
+        listener = Listener(types, self._queue_limit)
         LISTENERS.inc()
         for event_type in types:
             self._listeners.setdefault(event_type, {}).setdefault(key, set()).add(listener)
@@ -109,14 +115,16 @@ class LiveListener:
             listener.put(RESYNC)
         elif self._pubsub is not None:
             with suppress(RedisError, OSError):  # away: what is missing is subscribed to as soon as it is back
-                await self._pubsub.subscribe(*(self._channel(event_type) for event_type in missing))
+                await self._subscribe(missing)
 
     async def _leave(self, types: Sequence[str]) -> None:
         unheard = [event_type for event_type in types if event_type not in self._listeners]
         self._in_force.difference_update(unheard)
+        self._asked_for.difference_update(unheard)
         if unheard and self._pubsub is not None:
             with suppress(RedisError, OSError):
-                await self._pubsub.unsubscribe(*(self._channel(event_type) for event_type in unheard))
+                async with self._commanding:
+                    await self._pubsub.unsubscribe(*(self._channel(event_type) for event_type in unheard))
 
     def _forget(self, listener: Listener, event_type: str, key: str | None) -> None:
         by_key = self._listeners[event_type]
@@ -130,29 +138,40 @@ class LiveListener:
         while True:
             try:
                 async with self._redis.client.pubsub() as self._pubsub:
-                    await self._subscribe_to_all()
+                    await self._subscribe([_HEARTH])
                     async for message in self._pubsub.listen():
                         await self._hear(message)
             except (RedisError, OSError) as error:
                 log.warning("live events wait for redis", error=f"{type(error).__name__}: {error}")
             finally:
                 self._pubsub = None
+                self._asked_for.clear()
                 self._in_force.clear()
             await asyncio.sleep(_RECONNECT_S)
 
-    async def _subscribe_to_all(self) -> None:
-        """Also to a channel without a type, on which nothing is said: the connection needs one to exist."""
-        assert self._pubsub is not None
-        await self._pubsub.subscribe(*(self._channel(event_type) for event_type in ("", *self._listeners)))
+    async def _subscribe(self, types: Iterable[str]) -> None:
+        async with self._commanding:
+            missing = set(types) - self._asked_for
+            if missing and self._pubsub is not None:
+                await self._pubsub.subscribe(*map(self._channel, missing))
+                self._asked_for |= missing
 
     async def _hear(self, message: dict[str, Any]) -> None:
         event_type = message["channel"].decode().removeprefix(self._channel(""))
         if message["type"] == "message":
             self._deliver(event_type, message["data"])
         elif message["type"] == "subscribe":  # the first time, and again whenever the connection was lost
-            self._in_force.add(event_type)
-            for listeners in self._listeners.get(event_type, {}).values():
-                for listener in listeners:
+            await self._confirmed(event_type)
+
+    async def _confirmed(self, event_type: str) -> None:
+        if event_type == _HEARTH:
+            self._in_force.clear()
+            await self._subscribe(self._listeners)
+            return
+        self._in_force.add(event_type)
+        for listeners in self._listeners.get(event_type, {}).values():
+            for listener in listeners:
+                if listener.types <= self._in_force:
                     listener.put(RESYNC)
 
     def _deliver(self, event_type: str, body: bytes) -> None:

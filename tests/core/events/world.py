@@ -84,7 +84,7 @@ async def world(mongo: Mongo, redis: Redis) -> AsyncIterator[World]:
         yield World(mongo, redis, stack)
 
 
-async def complete(world: World, keys: str, count: int, group: str = "notes") -> bool:
+async def complete(world: World, keys: Sequence[str], count: int, group: str = "notes") -> bool:
     """Every key's numbers, each once and in order. Says at once if one is out of order or there twice."""
     seen = await world.seen(group)
     for key, numbers in seen.items():
