@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 
 from libs.core.app import Platform, create_app
 from libs.core.events import Subscriber
+from libs.core.graphql import Limits
 from libs.core.pagination import Paginator
 from services.payment import store, subscribers
 from services.payment.commands import Payment
@@ -33,4 +34,5 @@ app = create_app(
     configs=[PaymentConfig],
     open=open_payment,
     subscribers=payment_subscribers,
+    limits=Limits(variable_values=20_000),  # a thousand transfers with some metadata each
 )

@@ -7,7 +7,7 @@ from typing import Any
 
 from libs.core.app import Platform
 from libs.core.context import Context
-from libs.core.errors import CoreError, Forbidden, InvalidInput
+from libs.core.errors import CoreError, Forbidden, InvalidInput, Refusal
 from libs.core.events import Event
 from libs.core.money import Money
 from libs.core.mongo import Session
@@ -133,15 +133,19 @@ async def transfer(payment: Payment, context: Context, new: NewTransfer) -> Outc
     return await payment.ledger.post(_transfer(payment, context, new), context.deadline)
 
 
-async def transfer_each(payment: Payment, context: Context, news: Sequence[NewTransfer]) -> list[Outcome | CoreError]:
-    """Many transfers, each with an answer of its own; one that failed is in its place as the error."""
+async def transfer_each(payment: Payment, context: Context, news: Sequence[NewTransfer]) -> list[Outcome]:
+    """Many transfers, each with an answer of its own: one that could not be done for now does not hide the others'."""
     ledger, deadline = payment.ledger, context.deadline
     posts = (ledger.post(_transfer(payment, context, new), deadline) for new in _some(news))
-    answers = await asyncio.gather(*posts, return_exceptions=True)
-    for answer in answers:
-        if isinstance(answer, BaseException) and not isinstance(answer, CoreError):
-            raise answer
-    return answers  # type: ignore[return-value]
+    return [_outcome(answer) for answer in await asyncio.gather(*posts, return_exceptions=True)]
+
+
+def _outcome(answer: Outcome | BaseException) -> Outcome:
+    if isinstance(answer, CoreError) and not isinstance(answer, Refusal):
+        return Refusal(answer.code, answer.message, rule="service", **answer.details)
+    if isinstance(answer, BaseException) and not isinstance(answer, Refusal):
+        raise answer
+    return answer
 
 
 async def transfer_all(payment: Payment, context: Context, news: Sequence[NewTransfer]) -> list[Outcome]:

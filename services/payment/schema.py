@@ -12,7 +12,7 @@ from strawberry.scalars import JSON
 
 from libs.core.access import Public, Requires, Scope, references
 from libs.core.context import Context
-from libs.core.errors import CoreError, InvalidInput, NotFound, Refusal
+from libs.core.errors import InvalidInput, NotFound, Refusal
 from libs.core.events import RESYNC, Event
 from libs.core.graphql import BigInt, Problem, build_schema
 from libs.core.ids import parse_id
@@ -130,8 +130,9 @@ class Wallet:
     async def resolve_references(
         cls, info: Info[Context], representations: Sequence[Mapping[str, Any]]
     ) -> list[Self | None]:
-        found = await _visible_wallets(info, [str(r["id"]) for r in representations])
-        return [cls.of(found[r["id"]]) if r["id"] in found else None for r in representations]
+        ids = _ids(representations)
+        found = await _visible_wallets(info, ids)
+        return [cls.of(found[i]) if i in found else None for i in ids]
 
 
 @strawberry.federation.type(keys=["id"], description="An accepted movement of money between two buckets.")
@@ -174,8 +175,7 @@ class Transfer:
     async def resolve_references(
         cls, info: Info[Context], representations: Sequence[Mapping[str, Any]]
     ) -> list[Self | None]:
-        scope = _scope(info, "transfer:read")
-        ids = [str(r["id"]) for r in representations]
+        scope, ids = _scope(info, "transfer:read"), _ids(representations)
         found = await store.transfers_by_id(_payment(info).platform.mongo.db, info.context.tenant_id, ids)
         return [cls.of(info, found[i]) if i in found and found[i].visible_to(scope) else None for i in ids]
 
@@ -201,7 +201,7 @@ class User:
         cls, info: Info[Context], representations: Sequence[Mapping[str, Any]]
     ) -> list[Self | None]:
         """Whether there is such a user is auth's to say; what they own is shown or hidden by the fields."""
-        return [cls(id=ID(str(r["id"]))) for r in representations]
+        return [cls(id=ID(i)) for i in _ids(representations)]
 
 
 @strawberry.input(description="What is left out does not narrow.")
@@ -412,6 +412,10 @@ def _scope(info: Info[Context], action: str) -> Scope:
     return info.context.platform.access.scope(info.context.caller, action)
 
 
+def _ids(representations: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [parse_id(r.get("id"), "representations.id") for r in representations]
+
+
 async def _visible_wallets(info: Info[Context], ids: Sequence[str]) -> dict[str, domain.Wallet]:
     payment, scope = _payment(info), _scope(info, "wallet:read")
     found = await store.wallets_by_id(payment.platform.mongo.db, info.context.tenant_id, ids)
@@ -505,7 +509,7 @@ def _within(field: str) -> Iterator[None]:
         raise InvalidInput(error.message, field=f"{field}.{error.field}") from None
 
 
-def _transfer_result(info: Info[Context], outcome: domain.Outcome | CoreError) -> TransferResult:
+def _transfer_result(info: Info[Context], outcome: domain.Outcome) -> TransferResult:
     return Transfer.of(info, outcome) if isinstance(outcome, domain.Transfer) else Problem.of(outcome)
 
 
