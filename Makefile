@@ -40,11 +40,13 @@ check: env ## Lint, formatting, types, import rules, generated files
 	@$(RUN) -m mypy
 	@.venv/bin/lint-imports
 	@$(RUN) -m scripts.graphql_schemas --check
+	@$(RUN) -m scripts.event_schemas --check
 
 format: env ## Format the code and write the generated files anew
 	@$(RUN) -m ruff check --fix
 	@$(RUN) -m ruff format
 	@$(RUN) -m scripts.graphql_schemas
+	@$(RUN) -m scripts.event_schemas
 
 bench: env-npm ## Run the benchmarks (only some: make bench BENCH="cache events")
 	@$(RUN) -m scripts.bench

@@ -6,7 +6,7 @@ import pytest
 from libs.core.events import RESYNC, LiveListener
 from libs.core.events.live import Listener
 from libs.core.testing import eventually
-from scripts import embedded
+from scripts.process import Server
 from tests.core.events.world import PingLost, World, ping
 
 
@@ -83,7 +83,7 @@ class TestSlowListener:
 
 
 class TestLostConnection:
-    async def test_tells_everybody_to_resync(self, fragile: World, own_redis: embedded.Server) -> None:
+    async def test_tells_everybody_to_resync(self, fragile: World, own_redis: Server) -> None:
         fragile.relay()
         live = LiveListener(fragile.redis)
         live.start()
@@ -95,7 +95,7 @@ class TestLostConnection:
             assert await next_of(listener) == 1
         await live.stop()
 
-    async def test_listens_before_redis_is_there(self, fragile: World, own_redis: embedded.Server) -> None:
+    async def test_listens_before_redis_is_there(self, fragile: World, own_redis: Server) -> None:
         own_redis.kill()
         live = LiveListener(fragile.redis)
         live.start()

@@ -5,7 +5,7 @@ import shutil
 
 from libs.core.events.event import partition_of
 from libs.core.testing import eventually
-from scripts import embedded
+from scripts.process import Server
 from tests.core.events.test_relay import all_sent
 from tests.core.events.world import SOURCE, World, complete, ping
 
@@ -63,7 +63,7 @@ class TestFlushAll:
 
 
 class TestRestart:
-    async def test_empty_in_the_middle_of_load(self, fragile: World, own_redis: embedded.Server) -> None:
+    async def test_empty_in_the_middle_of_load(self, fragile: World, own_redis: Server) -> None:
         fragile.relay()
         fragile.subscriber()
         talking = asyncio.create_task(talk(fragile))
@@ -72,7 +72,7 @@ class TestRestart:
         await talking
         await everything_arrives(fragile)
 
-    async def test_killed_and_back_with_what_was_on_its_disk(self, fragile: World, own_redis: embedded.Server) -> None:
+    async def test_killed_and_back_with_what_was_on_its_disk(self, fragile: World, own_redis: Server) -> None:
         fragile.relay()
         fragile.subscriber()
         talking = asyncio.create_task(talk(fragile))
@@ -84,7 +84,7 @@ class TestRestart:
 
 
 class TestLostTail:
-    async def test_back_with_an_older_copy(self, fragile: World, own_redis: embedded.Server) -> None:
+    async def test_back_with_an_older_copy(self, fragile: World, own_redis: Server) -> None:
         """What a failover to a replica that lagged looks like: same epoch, and the end is missing."""
         fragile.relay()
         reader = fragile.subscriber()
@@ -115,7 +115,7 @@ class TestLostTail:
 
 
 class TestRedisAway:
-    async def test_nothing_is_lost_and_the_lag_shows(self, fragile: World, own_redis: embedded.Server) -> None:
+    async def test_nothing_is_lost_and_the_lag_shows(self, fragile: World, own_redis: Server) -> None:
         fragile.relay()
         fragile.subscriber()
         await fragile.publish(ping(0))

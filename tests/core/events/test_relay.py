@@ -1,4 +1,5 @@
 import asyncio
+from typing import Any
 
 from libs.core.events.event import PARTITIONS, partition_of
 from libs.core.events.outbox import Outbox
@@ -7,7 +8,7 @@ from tests.core.events.world import SOURCE, World, complete, ping
 
 
 async def entries(world: World, key: str = "k") -> list[bytes]:
-    found = await world.redis.client.xrange(world.redis.key("events", SOURCE, str(partition_of(key))))
+    found: Any = await world.redis.client.xrange(world.redis.key("events", SOURCE, str(partition_of(key))))
     return [fields[b"e"] for _, fields in found]
 
 
@@ -120,7 +121,7 @@ class TestBoundedStreams:
 
 async def groups(world: World) -> list[object]:
     key = world.redis.key("events", SOURCE, str(partition_of("k")))
-    return await world.redis.client.xinfo_groups(key) if await world.redis.client.exists(key) else []
+    return [*await world.redis.client.xinfo_groups(key)] if await world.redis.client.exists(key) else []
 
 
 async def known_groups(world: World, count: int) -> bool:

@@ -16,7 +16,7 @@ from libs.core.events.membership import Membership
 from libs.core.events.subscriber import Subscriber, _by_handler
 from libs.core.mongo import Session
 from libs.core.testing import eventually
-from scripts import embedded
+from scripts.process import Server
 from tests.core.events.worker import LEASE_TTL_S
 from tests.core.events.world import SOURCE, PingLost, World, complete, ping
 
@@ -151,7 +151,7 @@ async def lost(events: Sequence[Event], session: Session) -> None: ...
 
 
 class TestCrash:
-    async def test_between_commit_and_acknowledgement(self, fragile: World, own_redis: embedded.Server) -> None:
+    async def test_between_commit_and_acknowledgement(self, fragile: World, own_redis: Server) -> None:
         fragile.relay()
         async with worker(fragile, "stop-before-ack", REDIS_URL=own_redis.url) as dying:
             await fragile.publish(ping(0))
@@ -163,7 +163,7 @@ class TestCrash:
         await eventually(lambda: nothing_pending(fragile), within_s=20)
         assert await fragile.seen() == {"k": [0]}
 
-    async def test_of_a_process_under_load(self, forgetful: World, own_mongo: embedded.Server) -> None:
+    async def test_of_a_process_under_load(self, forgetful: World, own_mongo: Server) -> None:
         forgetful.relay()
         forgetful.subscriber(lease_ttl_s=LEASE_TTL_S)
         async with worker(forgetful, MONGO_URL=own_mongo.url) as dying:

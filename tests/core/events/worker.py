@@ -26,7 +26,7 @@ async def work(namespace: str, *, stop_before_ack: bool) -> None:
 
         async def note(events: Sequence[Event], session: Session) -> None:
             if stop_before_ack:
-                await redis.client.execute_command("CLIENT", "PAUSE", "2000", "WRITE")
+                await redis.client.client_pause(2000, all=False)
             await world.note(events, session)
 
         world.subscriber(handlers={"ping.sent": note}, lease_ttl_s=LEASE_TTL_S)
