@@ -11,7 +11,6 @@ out the same empty context every time. The SDK's own variables (`OTEL_TRACES_SAM
 import asyncio
 import logging
 import re
-import sys
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -64,7 +63,7 @@ def configure_logging(settings: Settings) -> None:
     structlog.configure(
         processors=[complete, render],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.BytesLoggerFactory(sys.stdout.buffer),
+        logger_factory=structlog.BytesLoggerFactory(),
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(handlers=[_ToStructlog()], level=level, force=True)
@@ -76,7 +75,10 @@ def render(_: WrappedLogger, __: str, line: EventDict) -> bytes:
     """The line as JSON; what cannot be JSON as its `repr`; secrets by name and tokens by shape left out."""
     for name in _SECRETS & line.keys():
         line[name] = "[left out]"
-    text = orjson.dumps(line, default=repr, option=orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z)
+    try:
+        text = orjson.dumps(line, default=repr, option=orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z)
+    except TypeError:  # integers over 64 bits, halves of characters: a line must come out whatever is in it
+        text = orjson.dumps({name: repr(value) for name, value in line.items()})
     return _TOKEN.sub(b"[token]", text) if b"eyJ" in text else text
 
 
