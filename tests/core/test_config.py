@@ -262,6 +262,11 @@ class TestDocumentEditedByHand:
         await eventually(lambda: config.get(Limits, "t2").largest == 70)
         assert config.get(Limits, "t1").largest == 50
 
+    async def test_platforms_mistake_is_not_its_tenants(self, mongo: Mongo, redis: Redis, config: Config) -> None:
+        await by_hand(mongo, {"largest": 0})
+        await self.edit(redis, mongo, {"smallest": 10}, scope="t1")
+        await eventually(lambda: config.get(Limits, "t1") == Limits(smallest=10, largest=50))
+
     async def test_refuses_to_start(self, mongo: Mongo, redis: Redis) -> None:
         await by_hand(mongo, {"largest": 0})
         with pytest.raises(Misconfigured, match=r"test\.limits.*largest"):

@@ -29,7 +29,7 @@ import asyncio
 import random
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -37,7 +37,9 @@ from typing import Any, Final, Self
 
 import orjson
 import structlog
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from libs.core.cache.memory import Entry, Key, Memory
 from libs.core.cache.shared import EVERYTHING, FAILED, Found, Shared, Turn
@@ -61,14 +63,28 @@ _JSON_ONLY = orjson.OPT_PASSTHROUGH_DATACLASS | orjson.OPT_PASSTHROUGH_DATETIME 
 
 log = structlog.get_logger(__name__)
 
-_LOOKUPS = Counter("cache_memory_lookups", "Lookups in memory, by what they found: hit, stale, miss", ("found",))
 _LOADS = Counter("cache_loads", "Calls of loaders, by outcome: ok, error", ("outcome",))
 _LOAD_SECONDS = Histogram("cache_load_seconds", "How long loaders took")
 _REDIS_ERRORS = Counter("cache_redis_errors", "Lookups, stores and invalidations that Redis failed")
 _INVALIDATIONS = Counter("cache_invalidations", "Names invalidated, by whom: this process, another", ("by",))
 _TRUSTED = Gauge("cache_trusted", "1 while invalidations are heard, and Redis and memory are used in full")
 
-_hits, _stale, _misses = (_LOOKUPS.labels(found) for found in ("hit", "stale", "miss"))
+
+class _MemoryLookups(Collector):
+    """A counter that costs 40 ns to add to: a `Counter` takes 400, as much as all the rest of a hit."""
+
+    def __init__(self) -> None:
+        self.hits = self.stale = self.misses = 0
+
+    def collect(self) -> Iterator[Metric]:
+        family = CounterMetricFamily("cache_memory_lookups", "Lookups in memory, by what they found", labels=["found"])
+        for found, times in ("hit", self.hits), ("stale", self.stale), ("miss", self.misses):
+            family.add_metric([found], times)
+        yield family
+
+
+_lookups = _MemoryLookups()
+REGISTRY.register(_lookups)
 
 
 class Missing:
@@ -177,7 +193,7 @@ class Cache:
         entry = self._memory.get(key, now)
         if entry is None or entry.fresh_until <= now:
             return MISSING
-        _hits.inc()
+        _lookups.hits += 1
         return entry.value
 
     async def get_or_load(
@@ -202,15 +218,15 @@ class Cache:
         now = self._now()
         entry = self._memory.get(key, now)
         if entry is not None and now < entry.fresh_until:
-            _hits.inc()
+            _lookups.hits += 1
             return entry.value
         flight = self._flights.get(key) or self._take_off(
             _Load(key, tags, loader, decode, ttl_s, stale_s, min(negative_ttl_s, ttl_s), version)
         )
         if entry is None:
-            _misses.inc()
+            _lookups.misses += 1
             return await flight.wait()
-        _stale.inc()
+        _lookups.stale += 1
         flight.answer(entry.value)
         return entry.value
 
@@ -398,11 +414,14 @@ class Cache:
 
     def _doubt(self, error: Exception) -> None:
         """A command failed. The subscription is given up within a heartbeat: making it anew shows what is there."""
-        log.warning("the cache's Redis failed", error=repr(error))
         _REDIS_ERRORS.inc()
+        if self._trusted.is_set():  # of all that were under way, the first
+            log.warning("the cache's Redis failed", error=repr(error))
         self._distrust()
 
     def _distrust(self) -> None:
+        if not self._trusted.is_set():
+            return
         self._trusted.clear()
         _TRUSTED.set(0)
         self._forget_everything()

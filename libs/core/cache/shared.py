@@ -2,8 +2,8 @@
 
 Every name (a key or a tag) that an entry goes by has a *generation*: a random token, made by whoever first looks an
 entry of that name up, and deleted by an invalidation. The generations of an entry's names are its *stamp*. A load is
-given the stamp at its start; what it brings is stored, and later read, only while that is still the stamp. So the
-loss of a generation, to an invalidation, an eviction or FLUSHALL, costs a load and never shows an old value.
+given the stamp at its start, and what it brings carries that stamp and is read only while it is still the current one.
+So the loss of a generation, to an invalidation, an eviction or FLUSHALL, costs a load and never shows an old value.
 """
 
 import asyncio
@@ -59,15 +59,11 @@ end
 return {json, ttl_ms, stale_ms, stamp}
 """
 
-# KEYS entry, lock, generations…   ARGV token, stamp, ttl_ms (0: nothing to store), stale_ms, json
+# KEYS entry, lock   ARGV token, stamp, ttl_ms (0: nothing to store), stale_ms, json
 _FINISH = """
-if redis.call('GET', KEYS[2]) ~= ARGV[1] .. ARGV[2] then return 0 end
+if redis.call('GET', KEYS[2]) ~= ARGV[1] .. ARGV[2] then return end
 redis.call('DEL', KEYS[2])
-local stamp = ''
-for i = 3, #KEYS do stamp = stamp .. (redis.call('GET', KEYS[i]) or '') .. '|' end
-if ARGV[3] == '0' or stamp ~= ARGV[2] then return 0 end
-redis.call('SET', KEYS[1], stamp .. ARGV[4] .. '|' .. ARGV[5], 'PX', ARGV[3])
-return 1
+if ARGV[3] ~= '0' then redis.call('SET', KEYS[1], ARGV[2] .. ARGV[4] .. '|' .. ARGV[5], 'PX', ARGV[3]) end
 """
 
 # KEYS server, root generation, channel   ARGV run_id, 1 if an invalidation was not passed on
@@ -124,10 +120,10 @@ class Shared:
         return Found(json, (ttl_ms - stale_ms) / 1000, stale_ms / 1000, turn)
 
     async def store(self, turn: Turn, json: bytes, fresh_s: float, stale_s: float) -> None:
-        """Ends the turn. What comes too late, or was invalidated since the turn began, is not stored."""
+        """Ends the turn, if it is not another's by now. What was invalidated since it began will not be read."""
         ttl_ms, stale_ms = int((fresh_s + stale_s) * 1000), int(stale_s * 1000)
         async with asyncio.timeout(_WITHIN_S):
-            await self._finish_script(turn.keys, (turn.token, turn.stamp, ttl_ms, stale_ms, json))
+            await self._finish_script(turn.keys[:2], (turn.token, turn.stamp, ttl_ms, stale_ms, json))
 
     async def give_up(self, turn: Turn) -> None:
         """Ends the turn with nothing to store: another may load at once, and need not wait for the lock's end."""
