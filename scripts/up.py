@@ -12,16 +12,15 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import NoReturn
 
 from httpx import HTTPError
 from pymongo.errors import PyMongoError
 
 from libs.core.errors import CoreError
-from scripts import embedded, issuer, seed, stack
+from scripts import embedded, issuer, stack
 from scripts.process import Failure, Server
 from scripts.stack import LOGS, RUN, say
 
@@ -33,7 +32,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 def main() -> None:
     for name in SIGNALS:
-        signal.signal(name, _stop)
+        signal.signal(name, _interrupt)
     try:
         with stack.held(stack.LOCK) as ours, ExitStack() as started:
             if not ours:
@@ -45,7 +44,7 @@ def main() -> None:
         sys.exit(f"  {failure}")
 
 
-def _stop(*_: object) -> NoReturn:
+def _interrupt(*_: object) -> NoReturn:
     for name in SIGNALS:  # once: a terminal, make and a time limit may each send theirs
         signal.signal(name, signal.SIG_IGN)
     say("stopping")
@@ -55,6 +54,24 @@ def _stop(*_: object) -> NoReturn:
 def up(started: ExitStack) -> NoReturn:
     """Whatever it starts is stopped by `started`, the services first."""
     _fresh_logs()
+    servers, environment = _servers()
+    stack.ENVIRONMENT.write_text(json.dumps(environment, indent=2))
+    issuer.serve()
+    started.callback(_stop, servers)
+    _begin(servers)
+    services = [stack.server(name, environment) for name in stack.services()]
+    started.callback(_stop, services)
+    _begin(services)  # they wait for the servers themselves, and load meanwhile
+    for server in (*servers, *services):
+        server.wait_until_ready()
+        _say_ready(server)
+    _seed()
+    _tell(services, environment)
+    _watch([*servers, *services])
+
+
+def _servers() -> tuple[list[Server], dict[str, str]]:
+    """Our own MongoDB and Redis, where the environment names none; and the environment that every service gets."""
     environment = {
         "MODE": "development",
         "JWKS_URL": f"{issuer.ISSUER}/.well-known/jwks.json",
@@ -63,23 +80,16 @@ def up(started: ExitStack) -> NoReturn:
         "DEFAULT_TENANT": stack.DEMO_TENANT,
     }
     servers = []
-    for variable, start, port in (
-        ("MONGO_URL", embedded.mongo, stack.MONGO_PORT),
-        ("REDIS_URL", embedded.redis, stack.REDIS_PORT),
+    for variable, server_on, port, name in (
+        ("MONGO_URL", embedded.mongo_on, stack.MONGO_PORT, "mongo"),
+        ("REDIS_URL", embedded.redis_on, stack.REDIS_PORT, "redis"),
     ):
         if os.environ.get(variable):
             environment[variable] = os.environ[variable]
         else:
-            servers.append(_started(start, port, started))
+            servers.append(server_on(port, RUN / name, LOGS / f"{name}.log"))
             environment[variable] = servers[-1].url
-    stack.ENVIRONMENT.write_text(json.dumps(environment, indent=2))
-    issuer.serve()
-    services = [stack.server(name, environment) for name in stack.services()]
-    started.callback(_stop_all, services)
-    _start_all(services)
-    _seed()
-    _tell(services, environment)
-    _watch([*servers, *services])
+    return servers, environment
 
 
 def _fresh_logs() -> None:
@@ -91,27 +101,16 @@ def _fresh_logs() -> None:
     LOGS.mkdir(parents=True)
 
 
-def _started(start: Callable[[Path, int, Path], Server], port: int, started: ExitStack) -> Server:
-    name = start.__name__
-    server = start(RUN / name, port, LOGS / f"{name}.log")
-    started.callback(server.stop)
-    _say_ready(server)
-    return server
+def _begin(servers: Sequence[Server]) -> None:
+    for server in servers:
+        server.begin()
 
 
-def _start_all(services: Sequence[Server]) -> None:
-    for service in services:
-        service.begin()
-    for service in services:
-        service.wait_until_ready()
-        _say_ready(service)
-
-
-def _stop_all(services: Sequence[Server]) -> None:
-    for service in services:
-        service.ask_to_stop()
-    for service in services:
-        service.stop()
+def _stop(servers: Sequence[Server]) -> None:
+    for server in servers:
+        server.ask_to_stop()
+    for server in servers:
+        server.stop()
 
 
 def _say_ready(server: Server) -> None:
@@ -119,6 +118,8 @@ def _say_ready(server: Server) -> None:
 
 
 def _seed() -> None:
+    from scripts import seed  # costs a second to load, which MongoDB needs to start anyway
+
     try:
         asyncio.run(seed.main())
     except (CoreError, HTTPError, PyMongoError) as error:
