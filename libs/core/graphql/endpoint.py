@@ -96,8 +96,7 @@ class GraphQLEndpoint:
                 prepared = self._engine.prepare(request, context)
                 if prepared.type is OperationType.SUBSCRIPTION:
                     raise HTTPRefused(406, "NOT_ACCEPTABLE", f"a subscription takes {EVENT_STREAM} or a WebSocket")
-                response = await prepared.execute()
-                await respond(send, 200, media_type, orjson.dumps(response), sent)
+                await respond(send, 200, media_type, await prepared.execute(), sent)
 
 
 def _stream_token(scope: Scope, headers: Headers) -> str:

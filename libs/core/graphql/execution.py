@@ -6,6 +6,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeVar, cast
 
+import orjson
 from graphql import (
     ExecutionResult,
     Executor,
@@ -38,7 +39,8 @@ from libs.core.graphql.errors import HTTPRefused, RequestRefused, format_executi
 from libs.core.graphql.limits import LimitExceeded, Limits, check_variables
 
 T = TypeVar("T")
-Response = dict[str, Any]
+# A response as JSON.
+Response = bytes
 
 # Awaited as context(scope, headers, connection_params): who asks, or `Unauthenticated`. `connection_params` is the
 # payload of a socket's connection_init, None over HTTP.
@@ -152,7 +154,7 @@ class _Execution(Executor[None]):
         """Reads plain attributes of scalar type at once, and leaves every other field to graphql-core.
 
         Whatever is out of the ordinary about an attribute (missing, null where it must not be, not of its type) is
-        left to graphql-core too, which then says so properly. 50 objects of 8 fields: 0.3 ms instead of 3.1.
+        left to graphql-core too, which then says so properly. 50 objects of 8 fields: 0.4 ms instead of 1.75.
         """
         plans = self._memo.plans.get(id(grouped_field_set)) or self._plan(parent_type, grouped_field_set)
         results: dict[str, Any] = {}
@@ -176,16 +178,13 @@ class _Execution(Executor[None]):
         slow = super().execute_fields(parent_type, source_value, path, rest, position_context)
         if self.is_awaitable(slow):
             return _merged(results, slow)
-        results.update(cast("Response", slow))
+        results.update(cast("dict[str, Any]", slow))
         return results
 
     def _plan(self, parent_type: GraphQLObjectType, grouped: GroupedFieldSet) -> list[_Plan]:
         plans = [_plan_field(parent_type, name, details) for name, details in grouped.items()]
         self._memo.plans[id(grouped)] = plans
         return plans
-
-    def get_stream_usage(self, field_details_list: FieldDetailsList, path: Path) -> None:
-        """There is no @stream in our schemas, so no list needs to be asked for it."""
 
     def build_resolve_info(
         self, field_def: GraphQLField, field_nodes: list[FieldNode], parent_type: GraphQLObjectType, path: Path
@@ -208,7 +207,7 @@ class _Execution(Executor[None]):
             self.async_helpers,
         )
 
-    async def run(self) -> Response:
+    async def run(self) -> dict[str, Any]:
         """As `execute_operation`, but the root's fields are collected once for all requests."""
         root_type = cast("GraphQLObjectType", self.schema.get_root_type(self.operation.operation))
         if self._memo.root is None:
@@ -253,7 +252,7 @@ def _plan_field(parent_type: GraphQLObjectType, name: str, details: FieldDetails
     return _Plan(name, details, plain or None, nullable, type_.coerce_output_value if plain else str)
 
 
-async def _merged(results: Response, rest: Awaitable[Response]) -> Response:
+async def _merged(results: dict[str, Any], rest: Awaitable[dict[str, Any]]) -> dict[str, Any]:
     results.update(await rest)
     return results
 
@@ -293,9 +292,9 @@ class Prepared:
     _execution: _Execution
 
     async def execute(self) -> Response:
-        """A query's or mutation's response; `RequestRefused` if time runs out."""
+        """A query's or mutation's response; `RequestRefused` if time runs out, or if it cannot be JSON."""
         try:
-            return await self._execution.run()
+            return orjson.dumps(await self._execution.run())
         except Exception as error:
             raise RequestRefused.of(error) from error
 

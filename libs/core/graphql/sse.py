@@ -54,7 +54,7 @@ class Reservation:
         try:
             async with aclosing(responses):
                 async for response in responses:
-                    await self.events.put(_next({"id": operation_id, "payload": response}))
+                    await self.events.put(_next({"id": operation_id, "payload": orjson.Fragment(response)}))
         except RequestRefused as refused:
             await self.events.put(_next({"id": operation_id, "payload": {"errors": refused.errors}}))
         await self.events.put(b"event: complete\ndata: %s\n\n" % orjson.dumps({"id": operation_id}))
@@ -141,7 +141,7 @@ class EventStreams:
         try:
             async with aclosing(self._engine.prepare(request, context).responses()) as responses:
                 async for response in responses:
-                    yield _next(response)
+                    yield _next(orjson.Fragment(response))
         except (RequestRefused, HTTPRefused) as error:
             yield _next({"errors": RequestRefused.of(error).errors})
 

@@ -12,7 +12,7 @@ import orjson
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
-from libs.core.context import Context
+from libs.core.context import Context, correlation_id
 from libs.core.errors import CoreError, Forbidden, RateLimited, Unauthenticated
 from libs.core.graphql.errors import RequestRefused
 from libs.core.graphql.execution import ContextFactory, Engine, Request
@@ -157,12 +157,14 @@ class _Socket:
     async def _authenticate(self) -> Context:
         """Anew for every operation: a token may have expired, or been revoked, since the socket was opened."""
         try:
-            return await self._make_context(self._scope, self._headers, self._params)
+            context = await self._make_context(self._scope, self._headers, self._params)
         except (Unauthenticated, Forbidden) as error:
             raise _Close(4403, error.message[:120]) from None
         except Exception as error:
             refused = RequestRefused.of(error)
             raise _Close(4500, refused.errors[0]["extensions"]["code"]) from None
+        correlation_id.set(context.correlation_id)
+        return context
 
     async def _subscribe(self, id_: str, payload: dict[str, Any]) -> None:
         if id_ in self._operations:
@@ -182,7 +184,7 @@ class _Socket:
             prepared = self._engine.prepare(request, await self._authenticate())
             async with aclosing(prepared.responses()) as responses:
                 async for response in responses:
-                    await self._send({"type": "next", "id": id_, "payload": response})
+                    await self._send({"type": "next", "id": id_, "payload": orjson.Fragment(response)})
             last: dict[str, Any] = {"type": "complete", "id": id_}
         except RequestRefused as refused:
             last = {"type": "error", "id": id_, "payload": refused.errors}

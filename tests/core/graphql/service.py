@@ -8,6 +8,7 @@ from typing import Any, cast
 import strawberry
 from starlette.datastructures import Headers
 from starlette.types import Scope
+from strawberry.scalars import JSON
 
 from libs.core.context import Caller, Context, Deadline
 from libs.core.errors import Forbidden, InvalidInput, Refusal, Unauthenticated
@@ -92,6 +93,10 @@ class Query:
     @strawberry.field
     def whoami(self, info: Info) -> str:
         return info.context.caller.subject
+
+    @strawberry.field
+    def unspeakable(self) -> JSON:
+        return cast("JSON", {1})
 
     @strawberry.field
     async def neither(self) -> Wallet | Problem | None:

@@ -24,7 +24,7 @@ def context() -> Context:
 
 
 async def ours(query: str, variables: dict[str, Any]) -> Any:
-    return await engine.prepare(Request(query, variables, None, {}), context()).execute()
+    return orjson.loads(await engine.prepare(Request(query, variables, None, {}), context()).execute())
 
 
 async def theirs(query: str, variables: dict[str, Any]) -> Any:

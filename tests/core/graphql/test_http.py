@@ -148,6 +148,10 @@ class TestErrors:
         assert "not an integer" not in response.text
         assert (response.json()["data"], code(response)) == ({"maybeWallet": None}, "INTERNAL")
 
+    async def test_so_is_one_that_json_cannot_carry(self, post: Post) -> None:
+        response = await post("{ unspeakable }")
+        assert (response.status_code, code(response)) == (500, "INTERNAL")
+
     async def test_so_is_one_of_a_type_that_it_may_not_be(self, post: Post) -> None:
         response = await post("{ neither { __typename } }")
         assert "hunter2" not in response.text

@@ -69,6 +69,11 @@ ATTACKS = {
         wallet(times(60, "...F#")) + times(60, "fragment F# on Wallet { again { id } again { id } }"),
         LIMIT,
     ),
+    "many operations on one large fragment": (
+        times(200, "query Q# { ...F }") + "fragment F on Query { wallet { %s } }".replace("%s", times(600, "id")),
+        LIMIT,
+    ),
+    "many operations": (times(300, "query Q# { hello wallet { id } }"), LIMIT),
     "unknown fields": (wallet(times(900, "x#")), INVALID),
     "undefined variables": (wallet(times(150, "transactions(first: $x) { id }")), INVALID),
     "unused variables": ("query (" + times(400, "$v#: Int") + ") { hello }", INVALID),
