@@ -56,7 +56,8 @@ def configure_logging(settings: Settings) -> None:
         line["level"] = level
         line["logger"] = logger.name
         line["service"] = settings.service
-        line["correlation_id"] = correlation_id.get()
+        if correlation := correlation_id.get():
+            line["correlation_id"] = correlation
         return structlog.processors.format_exc_info(logger, level, line) if "exc_info" in line else line
 
     level = logging.getLevelNamesMapping()[settings.log_level]

@@ -12,6 +12,8 @@ import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from prometheus_client.parser import text_string_to_metric_families
+from websockets import Subprotocol
+from websockets.asyncio.client import connect
 
 from libs.core.app import CORE_INDEXES
 from libs.core.audit import AuditLog
@@ -281,6 +283,16 @@ class TestStop:
         assert (await slow).json() == {"data": {"slow": "done"}}
         assert await eventually(lambda: own.server.end, within_s=12) == "exit 0"
         assert own.logged(event="stopped")
+
+    async def test_socket_is_closed_at_once(self, own: Tiny) -> None:
+        url = f"{own.server.url.replace('http', 'ws')}/graphql"
+        protocol = [Subprotocol("graphql-transport-ws")]
+        async with connect(url, subprotocols=protocol, additional_headers={"x-tenant": "acme"}) as socket:
+            await socket.send('{"type": "connection_init"}')
+            assert json.loads(await socket.recv()) == {"type": "connection_ack"}
+            own.server.ask_to_stop()
+            await asyncio.wait_for(socket.wait_closed(), 0.9)  # sooner than connections are refused
+        assert await eventually(lambda: own.server.end, within_s=12) == "exit 0"
 
     async def test_request_that_takes_too_long_is_cut_off(self, own: Tiny) -> None:
         slow = asyncio.create_task(own.ask("{slow(seconds: 14)}", x_tenant="acme"))
