@@ -32,7 +32,7 @@ migrate: env ## Bring the running stack's databases to the newest version
 	@$(RUN) -m scripts.migrate
 
 test: env-npm ## Run all tests (only some: make test TESTS=tests/payment)
-	@$(RUN) -m pytest -n auto --maxprocesses 4 --dist loadgroup $${TESTS:-}
+	@$(RUN) -m pytest -n auto --maxprocesses 4 --dist loadfile $${TESTS:-}
 
 check: env ## Lint, formatting, types, import rules, generated files
 	@$(RUN) -m ruff check

@@ -17,9 +17,6 @@ from redis import ConnectionError as RedisConnectionError, Redis
 
 from scripts.process import port_in_use
 
-# One worker of xdist has them all: two stacks that start at once on two cores take more than twice as long.
-pytestmark = pytest.mark.xdist_group("stack")
-
 ROOT = Path(__file__).parents[2]
 UP_WITHIN_S = 60.0
 _shifts = itertools.cycle(range(10_000, 11_000, 100))
