@@ -22,10 +22,6 @@ GRAPHQL_JSON = "application/graphql-response+json"
 JSON = "application/json"
 EVENT_STREAM = "text/event-stream"
 
-# Beyond the limit this much is read and dropped: to a client that is still sending, a connection that closes is a reset,
-# and it never reads why.
-_DISCARDED_BYTES = 16_000_000
-
 # What is chosen for a range that covers several; plain JSON until every client knows the newer one.
 _RANGES = {"*/*": JSON, "application/*": JSON, "text/*": EVENT_STREAM}
 
@@ -90,7 +86,7 @@ def _check_content_type(content_type: str) -> None:
 
 async def _read_body(headers: Headers, receive: Receive, limits: Limits) -> bytes:
     length = headers.get("content-length", "0")
-    if not length.isdecimal() or int(length[:19]) > limits.body_bytes + _DISCARDED_BYTES:
+    if not length.isdecimal() or int(length[:19]) > limits.body_bytes:
         raise _too_large(limits)
     try:
         async with asyncio.timeout(limits.body_timeout_s):
@@ -102,24 +98,23 @@ async def _read_body(headers: Headers, receive: Receive, limits: Limits) -> byte
 async def _receive_body(receive: Receive, limits: Limits) -> bytes:
     chunks: list[bytes] = []
     size = 0
-    more = True
-    while more and size <= limits.body_bytes + _DISCARDED_BYTES:
+    while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise Disconnected
-        chunk, more = message.get("body", b""), message.get("more_body", False)
+        chunk = message.get("body", b"")
         size += len(chunk)
-        if size <= limits.body_bytes:
-            chunks.append(chunk)
-    if size > limits.body_bytes:
-        raise _too_large(limits)
-    return b"".join(chunks)
+        if size > limits.body_bytes:
+            raise _too_large(limits)
+        chunks.append(chunk)
+        if not message.get("more_body", False):
+            return b"".join(chunks) if len(chunks) > 1 else chunk
 
 
 def _too_large(limits: Limits) -> HTTPRefused:
-    # A rest of the body may be unread, so the connection cannot be used again.
-    message = f"a body must not exceed {limits.body_bytes} bytes"
-    return HTTPRefused(413, LimitExceeded.code, message, connection="close")
+    # The connection stays open, and the server drops the rest of the body as it comes (for a minute at most): were it
+    # closed, a client that is still sending would get a reset and never read why.
+    return HTTPRefused(413, LimitExceeded.code, f"a body must not exceed {limits.body_bytes} bytes")
 
 
 async def respond(send: Send, status: int, media_type: str, body: bytes, headers: Mapping[str, str]) -> None:

@@ -226,20 +226,16 @@ class TestConnection:
     async def test_a_body_announced_as_too_large_is_not_read(self, served: Served) -> None:
         answer = await self.say(served, self.HEAD + b"content-length: 10000000\r\n\r\n")
         assert answer.startswith(b"HTTP/1.1 413")
-        assert b"connection: close" in answer
 
     async def test_a_body_that_does_not_end_is_cut_off(self, served: Served) -> None:
         chunk = b"10000\r\n" + b" " * 65536 + b"\r\n"
         answer = await self.say(served, self.HEAD + b"transfer-encoding: chunked\r\n\r\n", *[chunk] * 16)
         assert answer.startswith(b"HTTP/1.1 413")
 
-    async def test_ten_megabytes_get_an_answer_or_are_cut_off(self, served: Served) -> None:
+    async def test_ten_megabytes_get_an_answer_and_not_a_reset(self, served: Served) -> None:
         async with httpx.AsyncClient() as client:
-            try:
-                response = await client.post(served.url, json={"query": "#" * 10_000_000})
-                assert response.status_code == 413
-            except (httpx.WriteError, httpx.ReadError):
-                pass  # closed on while it was still sending
+            response = await client.post(served.url, json={"query": "#" * 10_000_000})
+            assert response.status_code == 413
             assert (await client.post(served.url, json={"query": "{ hello }"})).status_code == 200
 
     async def test_a_body_that_comes_too_slowly(self) -> None:
