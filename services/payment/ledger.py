@@ -28,7 +28,7 @@ from typing import Any, Self
 
 import pymongo
 import structlog
-from pymongo.errors import ConnectionFailure, DuplicateKeyError, PyMongoError
+from pymongo.errors import ConfigurationError, ConnectionFailure, DuplicateKeyError, PyMongoError
 from pymongo.read_concern import ReadConcern
 
 from libs.core.clock import Clock
@@ -313,8 +313,12 @@ async def _commit(session: Session, patience: Deadline) -> None:
 
 
 def _worth_retrying(error: PyMongoError) -> bool:
-    """Whether the attempt certainly wrote nothing, for a reason that passes: a conflict, an election, a restart."""
-    return error.has_error_label(TRANSIENT) or isinstance(error, ConnectionFailure) or error.timeout
+    """Whether the attempt certainly wrote nothing, for a reason that passes: a conflict, an election, a restart.
+
+    A server that is still starting is taken by the driver for one without sessions: a `ConfigurationError`.
+    """
+    passing = isinstance(error, ConnectionFailure | ConfigurationError)
+    return passing or error.has_error_label(TRANSIENT) or error.timeout
 
 
 def _news(book: Book, group: Sequence[Work], outcomes: Sequence[Sequence[Outcome]], at: datetime) -> Iterator[Event]:

@@ -8,6 +8,7 @@ from graphql import OperationType
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 from strawberry import Schema
+from strawberry.http.ides import get_graphql_ide_html
 
 from libs.core.context import Context, correlation_id
 from libs.core.errors import RateLimited, Unauthenticated
@@ -32,7 +33,7 @@ class GraphQLEndpoint:
     """Serves `schema` over HTTP, graphql-transport-ws and graphql-sse.
 
     Mount it at one exact path, for HTTP and for WebSocket; it answers every method itself. `development` allows
-    introspection and suggestions.
+    introspection, suggestions, and GraphiQL for a browser (whose scripts come over the internet).
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class GraphQLEndpoint:
     ) -> None:
         self._engine = Engine(schema, limits or Limits(), development=development)
         self._context = context
+        self._page = get_graphql_ide_html().encode() if development else b""
         self._streams = Streams()
         self._events = EventStreams(self._engine, self._streams)
 
@@ -60,6 +62,9 @@ class GraphQLEndpoint:
     async def _serve_http(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
         media_type = JSON
+        if self._page and scope["method"] == "GET" and _is_browser(scope, headers):
+            await respond(send, 200, "text/html", self._page, {})
+            return
         try:
             media_type = negotiate(headers.get("accept", ""))
             context = await self._context(scope, headers, None)
@@ -97,6 +102,11 @@ class GraphQLEndpoint:
                 if prepared.type is OperationType.SUBSCRIPTION:
                     raise HTTPRefused(406, "NOT_ACCEPTABLE", f"a subscription takes {EVENT_STREAM} or a WebSocket")
                 await respond(send, 200, media_type, await prepared.execute(), sent)
+
+
+def _is_browser(scope: Scope, headers: Headers) -> bool:
+    """Whether a person opened the address, rather than a program asked for an answer."""
+    return "text/html" in headers.get("accept", "") and b"query=" not in scope["query_string"]
 
 
 def _stream_token(scope: Scope, headers: Headers) -> str:

@@ -114,6 +114,12 @@ class TestGet:
         response = await request("GET", '/graphql?query=mutation{payn:pay(amount:"1"){__typename}}')
         assert (response.status_code, response.headers["allow"]) == (405, "POST")
 
+    @pytest.mark.parametrize(("development", "expected"), [(True, "text/html"), (False, "application/json")])
+    async def test_a_browser_gets_graphiql_in_development(self, development: bool, expected: str) -> None:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(endpoint(development=development))) as client:
+            response = await client.get("http://test/graphql", headers={"accept": "text/html,*/*;q=0.8"})
+        assert response.headers["content-type"].partition(";")[0] == expected
+
     async def test_malformed_variables(self) -> None:
         response = await request("GET", "/graphql?query={hello}&variables={")
         assert (response.status_code, code(response)) == (400, "BAD_USER_INPUT")
