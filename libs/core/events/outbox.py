@@ -26,7 +26,7 @@ OUTBOX_INDEXES = (
     Index(COLLECTION, (("at", ASCENDING), ("_id", ASCENDING)), partial={"sent_at": None}),
     Index(COLLECTION, (("sent_at", ASCENDING),), ttl_s=RETENTION_S),
     Index(SEQUENCES),
-    Index("event_relay"),
+    Index("relays"),
     Index("leases"),
 )
 

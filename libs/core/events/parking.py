@@ -33,9 +33,9 @@ class Delivery:
     id: str
     partition: int
     key: str
-    place: str
     body: bytes
     event: Event | None
+    entry_id: bytes = b""
     parked: bool = False
     tries: int = 0
     skipped: bool = False
@@ -49,7 +49,7 @@ class Delivery:
             id=f"{subscription}/{name}",
             partition=entry.partition,
             key=event.partition_key if event else name,
-            place=f"{entry.id[0]:015}-{entry.id[1]:07}",
+            entry_id=entry.id,
             body=body,
             event=event,
         )
@@ -57,8 +57,13 @@ class Delivery:
     @classmethod
     def parked_as(cls, row: Document) -> "Delivery":
         body = row["body"]
-        known = {name: row[name] for name in ("partition", "key", "place", "tries", "skipped")}
+        known = {name: row[name] for name in ("partition", "key", "tries", "skipped")}
         return cls(id=row["_id"], body=body, event=_decoded(body), parked=True, **known)
+
+
+def _sortable(entry_id: bytes) -> str:
+    ms, n = entry_id.split(b"-")
+    return f"{int(ms):015}-{int(n):07}"
 
 
 def _decoded(body: bytes) -> Event | None:
@@ -137,7 +142,7 @@ class Parking:
             "subscription": self._subscription,
             "partition": delivery.partition,
             "key": delivery.key,
-            "place": delivery.place,
+            "place": _sortable(delivery.entry_id),
             "body": delivery.body,
             "head": False,
             "due_at": None,

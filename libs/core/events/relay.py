@@ -29,17 +29,17 @@ from redis.exceptions import RedisError
 from libs.core.errors import LeaseLost
 from libs.core.events.event import PARTITIONS
 from libs.core.events.outbox import COLLECTION, RETENTION_S, Outbox
-from libs.core.events.stream import EntryId, Place, Stream
+from libs.core.events.stream import NOTHING, EntryId, Place, Published, Stream
 from libs.core.ids import new_id
 from libs.core.lock import Lease
 from libs.core.mongo import Document, Mongo, Session
 from libs.core.redis import Redis
 
-STATE = "event_relay"
+STATE = "relays"
 
 # Both spare the process that also does the publisher's work. A kick that finds the relay rested is obeyed at once.
-_REST_S = 0.005
-_MARK_AFTER_S = 0.05
+_REST_TURNS, _LONGEST_REST_S = 3, 0.025  # a relay that is kicked all the time works for a quarter of it
+_MARK_AFTER_S = 0.2
 
 _SWEEP_S = 2.0
 _READ_LIMIT = 256
@@ -64,7 +64,7 @@ class _State:
 
     epoch: str = ""
     last_ms: int = 0
-    tails: list[int] = field(default_factory=lambda: [0] * PARTITIONS)
+    tails: list[EntryId] = field(default_factory=lambda: [NOTHING] * PARTITIONS)
     settled_before: dict[str, int] = field(default_factory=dict)
     left_behind: set[str] = field(default_factory=set)
 
@@ -74,7 +74,7 @@ class _State:
         return cls(
             epoch=row["epoch"],
             last_ms=row["last_ms"],
-            tails=row["tails"],
+            tails=[(ms, n) for ms, n in row["tails"]],
             settled_before={group["name"]: group["settled_before"] for group in groups},
             left_behind={group["name"] for group in groups if group["left_behind"]},
         )
@@ -163,7 +163,10 @@ class Relay:
         if due:
             await self._sweep()
         if kicked or due:
+            started = time.monotonic()
             await self._send_unsent()
+            ended = time.monotonic()
+            self._rested_at = ended + min(_LONGEST_REST_S, _REST_TURNS * (ended - started))
         if self._unmarked and time.monotonic() >= self._mark_at:
             await self._save()
 
@@ -178,7 +181,6 @@ class Relay:
         if (tired := self._rested_at - time.monotonic()) > 0:
             await asyncio.sleep(tired)
         self._outbox.kicked.clear()
-        self._rested_at = time.monotonic() + _REST_S
         return True
 
     async def _stand_by(self, *, kicked: bool, due: bool) -> None:
@@ -227,17 +229,17 @@ class Relay:
         elif answer.outcome == "lost" or (answer.outcome == "fenced" and await self._lease.renew()):
             await self._reset()
         elif answer.outcome == "sent" and documents:
-            self._note_sent(documents, answer.ms, answer.partitions)
+            self._note_sent(documents, answer)
             return True
         return not documents
 
-    def _note_sent(self, documents: Sequence[Document], ms: int, partitions: Sequence[int]) -> None:
+    def _note_sent(self, documents: Sequence[Document], answer: Published) -> None:
         if not self._unmarked:
             self._mark_at = time.monotonic() + _MARK_AFTER_S
         self._unmarked += [document["_id"] for document in documents]
-        self._state.last_ms = ms
-        for partition in partitions:
-            self._state.tails[partition] = ms
+        self._state.last_ms = answer.ms
+        for partition, tail in answer.tails.items():
+            self._state.tails[partition] = tail
         PUBLISHED.labels(self._stream.source).inc(sum(document["count"] for document in documents))
 
     async def _save(self) -> None:
@@ -283,7 +285,7 @@ class Relay:
 
     def _note_places(self, places: Sequence[Place]) -> None:
         """How far each group is. One that is not (yet) in every partition is as far as it was."""
-        used = sum(ms > 0 for ms in self._state.tails)
+        used = sum(tail != NOTHING for tail in self._state.tails)
         by_group: dict[str, list[int]] = {}
         for place in places:
             before = place.unsettled[0] if place.unsettled else self._state.last_ms + 1
@@ -303,9 +305,9 @@ class Relay:
         first_needed: dict[int, EntryId] = {}
         for partition, tail in enumerate(self._state.tails):
             here = {place.group: place for place in places if place.partition == partition}
-            if tail and waited_for <= here.keys():
+            if tail != NOTHING and waited_for <= here.keys():
                 needed = [place.unsettled for place in here.values() if place.unsettled]
-                first_needed[partition] = min([*needed, (tail, 0), (keep_since_ms, 0)])
+                first_needed[partition] = min([*needed, tail, (keep_since_ms, 0)])
         return first_needed
 
     async def _make_room(self) -> None:
@@ -345,7 +347,7 @@ class Relay:
         await self._documents.update_many({"sent_at": {"$gte": _instant(since)}}, {"$set": {"sent_at": None}})
         self._unmarked.clear()
         self._state.epoch = new_id()
-        self._state.tails = [0] * PARTITIONS
+        self._state.tails = [NOTHING] * PARTITIONS
         await self._save()
         assert self._lease.token is not None
         await self._stream.reset(self._state.epoch, self._lease.token, self._state.left_behind)

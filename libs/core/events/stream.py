@@ -6,7 +6,7 @@ evicted), or a later relay at work. Entry ids are `<ms>-<n>` with the relay's ow
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from redis.exceptions import ResponseError
@@ -21,6 +21,7 @@ CONSUMER = "holder"
 BODY = b"e"
 
 EntryId = tuple[int, int]
+NOTHING: EntryId = (0, 0)
 
 _PUBLISH = r"""
 local state = redis.call('HMGET', KEYS[1], 'epoch', 'token')
@@ -29,6 +30,7 @@ if tonumber(state[2]) > tonumber(ARGV[2]) then return {'fenced'} end
 local now, limit = tonumber(ARGV[3]), tonumber(ARGV[4])
 for p = 2, #KEYS do
   local entry = redis.call('XREVRANGE', KEYS[p], '+', '-', 'COUNT', 1)[1]
+  -- what was sent at once was lost or kept at once, so the time is enough
   local last = entry and tonumber(string.match(entry[1], '^%d+')) or 0
   if last < tonumber(ARGV[4 + p]) then return {'lost'} end
   if last >= now then now = last + 1 end
@@ -38,12 +40,12 @@ local ms, n, used = string.format('%.0f', now), 0, {}
 for p, type, body in string.gmatch(ARGV[#ARGV], '(%d+) (%S+)\n([^\n]*)\n') do
   redis.call('XADD', KEYS[2 + tonumber(p)], ms .. '-' .. n, 'e', body)
   redis.call('PUBLISH', ARGV[5] .. type, body)
+  used[p] = n
   n = n + 1
-  used[p] = true
 end
 redis.call('HSET', KEYS[1], 'token', ARGV[2])
 local sent = {'sent', ms}
-for p in pairs(used) do table.insert(sent, p) end
+for p, last in pairs(used) do table.insert(sent, p .. '-' .. last) end
 return sent
 """
 
@@ -89,11 +91,11 @@ return places
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """`ms` is the time in the ids of what was sent, and `partitions` are the streams that it went to."""
+    """`ms` is the time in the ids of what was sent, and `tails` the new last entries, by partition."""
 
     outcome: Literal["sent", "lost", "fenced", "full"]
     ms: int = 0
-    partitions: tuple[int, ...] = ()
+    tails: Mapping[int, EntryId] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,7 @@ class Entry:
     """What a group was given. `body` is None if it was trimmed while it was pending."""
 
     partition: int
-    id: EntryId
+    id: bytes
     body: bytes | None
 
 
@@ -134,17 +136,26 @@ class Stream:
         self._places = self.client.register_script(_PLACES)
 
     async def publish(
-        self, epoch: str, token: int, now_ms: int, tails: Sequence[int], lines: str, *, limit: int
+        self, epoch: str, token: int, now_ms: int, tails: Sequence[EntryId], lines: str, *, limit: int
     ) -> Published:
         """Adds and publishes the events of `lines` (see `Outbox.append`), all or none.
 
-        `tails` is the time of the last entry that each stream must still have. "full": one has `limit` entries or more.
+        `tails` are the last entries that the streams must still have. "full": one has `limit` entries or more.
         """
-        arguments: list[str | int] = [epoch, token, now_ms, limit, self._channel_prefix, *tails, lines]
+        arguments: list[str | int] = [
+            epoch,
+            token,
+            now_ms,
+            limit,
+            self._channel_prefix,
+            *(ms for ms, _ in tails),
+            lines,
+        ]
         outcome, *sent = await self._publish([self._state_key, *self._keys], arguments)
         if outcome != b"sent":
             return Published(outcome.decode())
-        return Published("sent", int(sent[0]), tuple(map(int, sent[1:])))
+        ms = int(sent[0])
+        return Published("sent", ms, {partition: (ms, n) for partition, n in map(_entry_id, sent[1:])})
 
     async def reset(self, epoch: str, token: int, left_behind: Iterable[str]) -> None:
         """Empties the streams, and with them the groups' places, for a new epoch. Needs no fence: a relay that finds
@@ -197,15 +208,15 @@ class Stream:
             await self.create_group(group)
             return []
         return [
-            Entry(self._partitions[key], _entry_id(entry_id), fields.get(BODY))
+            Entry(self._partitions[key], entry_id, fields.get(BODY))
             for key, entries in answer
             for entry_id, fields in entries
         ]
 
     async def acknowledge(self, group: str, entries: Iterable[Entry]) -> None:
-        by_partition: dict[int, list[str]] = {}
+        by_partition: dict[int, list[bytes]] = {}
         for entry in entries:
-            by_partition.setdefault(entry.partition, []).append(f"{entry.id[0]}-{entry.id[1]}")
+            by_partition.setdefault(entry.partition, []).append(entry.id)
         pipe = self.client.pipeline(transaction=False)
         for partition, ids in by_partition.items():
             pipe.xack(self._keys[partition], group, *ids)

@@ -92,6 +92,7 @@ class TestLostTail:
         await eventually(lambda: complete(fragile, "k", 1))
         await reader.drain()
         await asyncio.to_thread(own_redis.stop)
+        assert own_redis.data is not None
         copy = own_redis.data.with_name("copy")
         shutil.copytree(own_redis.data, copy)
         await asyncio.to_thread(own_redis.start)
@@ -120,6 +121,7 @@ class TestRedisAway:
         fragile.subscriber()
         await fragile.publish(ping(0))
         await eventually(lambda: complete(fragile, "k", 1))
+        await all_sent(fragile)
         await asyncio.to_thread(own_redis.kill)
         await fragile.publish(ping(1))
         assert (await fragile.outbox.lag()).waiting == 1
