@@ -122,6 +122,9 @@ def mongo_on(port: int, data: Path, log: Path) -> Server:
             *("--dbpath", str(data), "--bind_ip", "127.0.0.1", "--port", str(port), "--nounixsocket"),
             *("--replSet", "rs0", "--oplogSize", "512", "--wiredTigerCacheSizeGB", "0.5"),
             *("--setParameter", "diagnosticDataCollectionEnabled=false"),
+            # A killed process leaves its open transaction, and the documents that it wrote stay locked until MongoDB
+            # gives it up: after a minute, unless told otherwise. Ours take 10 s at the very most.
+            *("--setParameter", "transactionLifetimeLimitSeconds=20"),
         ),
         is_ready=partial(mongo_is_ready, f"mongodb://{member}/?directConnection=true", member=member),
     )

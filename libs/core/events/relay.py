@@ -251,11 +251,11 @@ class Relay:
             return
 
         async def write(session: Session) -> None:
-            await self._lease.guard(session)
             await self._states.replace_one({"_id": self._stream.source}, document, upsert=True, session=session)
             if unmarked:
                 sent = {"$set": {"sent_at": _instant(self._state.last_ms)}}
                 await self._documents.update_many({"_id": {"$in": unmarked}}, sent, session=session)
+            await self._lease.guard(session)  # last: if we are killed in between, the lease is not locked
 
         await self._mongo.transaction(write)
         self._saved = document
