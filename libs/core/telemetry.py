@@ -121,6 +121,7 @@ def start_tracing(settings: Settings) -> None:
     """Exports spans to `settings.otel_endpoint` from a thread, in batches; does nothing without one."""
     if not settings.otel_endpoint:
         return
+    from opentelemetry import trace
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
@@ -130,6 +131,7 @@ def start_tracing(settings: Settings) -> None:
     exporter = OTLPSpanExporter(endpoint=f"{settings.otel_endpoint.rstrip('/')}/v1/traces")
     provider.add_span_processor(BatchSpanProcessor(exporter))
     _tracing.tracer, _tracing.provider = provider.get_tracer("platform"), provider
+    trace.set_tracer_provider(provider)  # for the subscribers of events, which ask OpenTelemetry itself
 
 
 async def stop_tracing(timeout_s: float = 2.0) -> None:

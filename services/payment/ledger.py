@@ -37,6 +37,7 @@ from libs.core.errors import CoreError, DeadlineExceeded, InvalidInput, LeaseLos
 from libs.core.events import Event, EventData, Outbox
 from libs.core.lock import Lease
 from libs.core.mongo import DURABLE, Database, Mongo, Session
+from libs.core.telemetry import span
 from services.payment import store
 from services.payment.domain import (
     Book,
@@ -181,7 +182,8 @@ class Ledger:
     async def _settle(self, group: Sequence[Work]) -> None:
         """Every caller in `group` has an answer when this returns."""
         try:
-            outcomes = await self._persist(group)
+            with span("ledger.group", operations=sum(len(work.operations) for work in group)):
+                outcomes = await self._persist(group)
         except CoreError as error:
             for work in group:
                 work.refuse(error)

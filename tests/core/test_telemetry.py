@@ -1,10 +1,6 @@
 import json
 import logging
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from typing import ClassVar
 
 import pytest
 import structlog
@@ -12,6 +8,7 @@ import structlog
 from libs.core.context import correlation_id
 from libs.core.settings import Settings
 from libs.core.telemetry import configure_logging, render, span, start_tracing, stop_tracing
+from tests.collector import Collector, collector
 
 JWT = "eyJhbGciOiJFZERTQSJ9.eyJzdWIiOiJhbGljZSJ9.c2lnbmF0dXJl"
 
@@ -87,33 +84,6 @@ class TestRender:
     def test_what_json_cannot_hold(self, value: object) -> None:
         """A line must come out whatever is in it: it may be the one that says what went wrong."""
         assert json.loads(render(None, "info", {"event": "odd", "value": value}))["value"]
-
-
-class Collector(BaseHTTPRequestHandler):
-    """Takes what is exported to it, as an OpenTelemetry collector does."""
-
-    received: ClassVar[list[tuple[str, bytes]]] = []
-
-    def do_POST(self) -> None:
-        self.received.append((self.path, self.rfile.read(int(self.headers["content-length"]))))
-        self.send_response(200)
-        self.send_header("content-length", "0")
-        self.end_headers()
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        pass
-
-
-@contextmanager
-def collector() -> Iterator[str]:
-    Collector.received.clear()
-    server = HTTPServer(("127.0.0.1", 0), Collector)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
 
 
 class TestSpan:
