@@ -98,16 +98,22 @@ class Operation:
         return values
 
     def check_cost(self, limits: Limits, values: VariableValues) -> None:
-        """`LimitExceeded` if these variables ask for pages that cost too much."""
+        """`LimitExceeded` if these variables ask for pages, or for entities, that cost too much."""
         if not self.page_variables:
             return
-        given = map(values.coerced.get, self.page_variables)
-        sizes = tuple(size if type(size) is int else None for size in given)
+        sizes = tuple(_size(values.coerced.get(name)) for name in self.page_variables)
         if sizes in self._affordable:  # weighing takes 50 µs, and most clients always ask for the same size
             return
         check(limits, Scale(self.document.node, values.coerced), self.node)
         if len(self._affordable) < PAGE_SIZES:
             self._affordable.add(sizes)
+
+
+def _size(value: object) -> int | None:
+    """What a variable adds to the cost: a page's size, or how many entities are asked for."""
+    if isinstance(value, list):
+        return len(value)
+    return value if type(value) is int else None
 
 
 PAGE_SIZES = 100

@@ -12,6 +12,7 @@ from graphql import (
     FragmentSpreadNode,
     InlineFragmentNode,
     IntValueNode,
+    ListValueNode,
     OperationDefinitionNode,
     SelectionNode,
     SelectionSetNode,
@@ -42,7 +43,8 @@ class Limits:
     aliases: int = 15
     root_fields: int = 15
     directives: int = 30
-    # One per field, times the page size above it: 100 transactions of 8 fields are about 1,000.
+    # One per field, times the page size above it, or the entities that are asked for: 100 transactions of 8 fields are
+    # about 1,000.
     cost: int = 10_000
     # Leaves and containers in `variables`: coercing one takes a microsecond or two.
     variable_values: int = 10_000
@@ -85,7 +87,7 @@ class Scale:
     """Weighs the operations of one document: each fragment once, so exponential spreads take linear time."""
 
     def __init__(self, document: DocumentNode, variables: Mapping[str, Any]) -> None:
-        """`variables` are coerced, with defaults; those that are missing weigh as `PAGE_DEFAULT`."""
+        """`variables` are coerced, with defaults; those that are missing weigh as `PAGE_DEFAULT`, or as one entity."""
         self._fragments = {
             definition.name.value: definition
             for definition in document.definitions
@@ -93,7 +95,7 @@ class Scale:
         }
         self._variables = variables
         self._weighed: dict[str, Weight | None] = {}
-        # The variables that page sizes came from: with them the cost differs from request to request.
+        # The variables that sizes came from: with them the cost differs from request to request.
         self.page_variables: set[str] = set()
 
     def weigh(self, operation: OperationDefinitionNode) -> Weight:
@@ -149,7 +151,8 @@ class Scale:
 
     def _page_size(self, arguments: tuple[ArgumentNode, ...] | list[ArgumentNode]) -> int:
         sizes = [self._number(a) for a in arguments if a.name.value in ("first", "last")]
-        return max(sizes, default=1)
+        entities = [self._length(a) for a in arguments if a.name.value == "representations"]
+        return max(sizes + entities, default=1)
 
     def _number(self, argument: ArgumentNode) -> int:
         value: object = PAGE_DEFAULT
@@ -161,6 +164,15 @@ class Scale:
             value = self._variables.get(argument.value.name.value)
         # Anything out of range is refused by the resolver before it loads anything.
         return min(max(value, 1), PAGE_MAX) if type(value) is int else PAGE_DEFAULT
+
+    def _length(self, argument: ArgumentNode) -> int:
+        value: object = None
+        if isinstance(argument.value, ListValueNode):
+            value = argument.value.values
+        elif isinstance(argument.value, VariableNode):
+            self.page_variables.add(argument.value.name.value)
+            value = self._variables.get(argument.value.name.value)
+        return len(value) if isinstance(value, list | tuple) else 1
 
 
 def check(limits: Limits, scale: Scale, operation: OperationDefinitionNode) -> None:

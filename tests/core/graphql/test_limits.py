@@ -114,6 +114,15 @@ class TestCost:
     async def test_so_do_their_defaults(self, post: Post) -> None:
         assert "cost" in (await post(self.QUERY)).text
 
+    @pytest.mark.parametrize(("count", "refused"), [(40, False), (60, True)])
+    async def test_each_entity_counts(self, post: Post, count: int, refused: bool) -> None:
+        wanted = [{"__typename": "Wallet", "id": "w1"}] * count
+        literal = ", ".join(['{__typename: "Wallet", id: "w1"}'] * count)
+        query = "%s { _entities(representations: %s) { ... on Wallet { transactions(first: 100) { id amount } } } }"
+        by_variable = await post(query % ("query ($r: [_Any!]!)", "$r"), variables={"r": wanted})
+        for response in (by_variable, await post(query % ("", f"[{literal}]"))):
+            assert ("cost" in response.text) == refused
+
     async def test_a_document_that_was_affordable_once_is_weighed_again(self) -> None:
         documents = Documents(schema._schema, Limits(), development=False)
         for size, affordable in ((5, True), (100, False), (6, True), (99, False)):
