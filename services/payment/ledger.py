@@ -28,7 +28,7 @@ from typing import Any, Self
 
 import pymongo
 import structlog
-from pymongo.errors import ConfigurationError, ConnectionFailure, DuplicateKeyError, PyMongoError
+from pymongo.errors import ConfigurationError, ConnectionFailure, DuplicateKeyError, OperationFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
 
 from libs.core.clock import Clock
@@ -60,7 +60,11 @@ QUEUE_LIMIT = 8192
 SET_LIMIT = 1000
 # How long a group may fight conflicts or wait for MongoDB to come back, before its callers are told.
 GROUP_PATIENCE_S = 10.0
+# A wallet that stays locked for longer is held by the transaction of a process that died, which MongoDB ends after a
+# minute (transactionLifetimeLimitSeconds). Until then only those who need that wallet should wait.
+CONTENTION_PATIENCE_S = 2.0
 LANE_TTL_S = 10.0
+LANE_ANSWERS_WITHIN_S = 1.0
 READ_SNAPSHOT = ReadConcern("snapshot")
 # MongoDB's labels: nothing was written, try all of it again; and: the commit was sent, send it again.
 TRANSIENT, UNKNOWN_COMMIT = "TransientTransactionError", "UnknownTransactionCommitResult"
@@ -179,11 +183,11 @@ class Ledger:
                 size += len(work.operations)
         return group
 
-    async def _settle(self, group: Sequence[Work]) -> None:
+    async def _settle(self, group: Sequence[Work], contention_s: float = CONTENTION_PATIENCE_S) -> None:
         """Every caller in `group` has an answer when this returns."""
         try:
             with span("ledger.group", operations=sum(len(work.operations) for work in group)):
-                outcomes = await self._persist(group)
+                outcomes = await self._persist(group, Deadline.after(contention_s))
         except CoreError as error:
             for work in group:
                 work.refuse(error)
@@ -202,10 +206,10 @@ class Ledger:
                 group[0].answer.set_exception(error)
             return
         middle = len(group) // 2
-        await self._settle(group[:middle])
-        await self._settle(group[middle:])
+        for half in (group[:middle], group[middle:]):
+            await self._settle(half, contention_s=CONTENTION_PATIENCE_S / 10)
 
-    async def _persist(self, group: Sequence[Work]) -> list[list[Outcome]]:
+    async def _persist(self, group: Sequence[Work], contention: Deadline) -> list[list[Outcome]]:
         """Tries until the group is committed; raises a `CoreError` that is true for each, or what is lasting."""
         patience = Deadline.after(GROUP_PATIENCE_S)
         clashes = 0
@@ -217,12 +221,13 @@ class Ledger:
                 await self._lane.take()
             except DuplicateKeyError:  # another process was first, with an id or a wallet's next line: read again
                 clashes += 1
-                if clashes > 8:
+                if clashes > 3:
                     raise
             except PyMongoError as error:
-                if not _worth_retrying(error):
+                contended = _is_conflict(error) and contention.remaining_s <= 0
+                if not _worth_retrying(error) or (contended and len(group) > 1):
                     raise
-                if patience.remaining_s <= 0:
+                if contended or patience.remaining_s <= 0:
                     raise Unavailable("the database did not take this in time: nothing was done") from error
             await asyncio.sleep(min(0.25, 0.002 * 2 ** min(attempt, 7)) * random())
         raise AssertionError("unreachable")
@@ -253,9 +258,9 @@ class Ledger:
         return Book(lane, wallets, transfers, accounts)
 
     async def _save(self, session: Session, book: Book, events: Sequence[Event], at: datetime) -> None:
-        await self._lane.guard(session)
         await store.save(self._mongo.db, session, book)
         await self._outbox.append(session, events, at=at)
+        await self._lane.guard(session)  # last: what a killed process leaves locked should not be its lane
 
 
 class Lane:
@@ -277,7 +282,7 @@ class Lane:
     async def take(self) -> None:
         for number in count():
             lease = Lease(self._database, f"lane-{number}", ttl_s=LANE_TTL_S)
-            if await lease.acquire():
+            if await _acquire(lease):
                 self._lease, self.number = lease, number
                 log.info("lane taken", lane=number)
                 return
@@ -298,6 +303,17 @@ class Lane:
     async def release(self) -> None:
         if self._lease:
             await self._lease.release()
+
+
+async def _acquire(lease: Lease) -> bool:
+    """False too for a lease that is locked, by the transaction of a process that died."""
+    try:
+        with pymongo.timeout(LANE_ANSWERS_WITHIN_S):
+            return await lease.acquire()
+    except OperationFailure as error:
+        if error.timeout:
+            return False
+        raise
 
 
 async def _commit(session: Session, patience: Deadline) -> None:
@@ -321,6 +337,10 @@ def _worth_retrying(error: PyMongoError) -> bool:
     """
     passing = isinstance(error, ConnectionFailure | ConfigurationError)
     return passing or error.has_error_label(TRANSIENT) or error.timeout
+
+
+def _is_conflict(error: PyMongoError) -> bool:
+    return isinstance(error, OperationFailure) and error.code == store.WRITE_CONFLICT
 
 
 def _news(book: Book, group: Sequence[Work], outcomes: Sequence[Sequence[Outcome]], at: datetime) -> Iterator[Event]:

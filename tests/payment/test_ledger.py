@@ -211,6 +211,20 @@ class TestPoison:
         assert [n for n, a in enumerate(answers) if not isinstance(a, Transfer)] == [5]
         assert await balance(payment_db, ann) == 30
 
+    async def test_a_wallet_that_a_dead_process_left_locked_keeps_nobody_else_waiting(
+        self, ledger: Ledger, payment_db: Mongo, player: Any
+    ) -> None:
+        ann, ben, held = await player("ann", 100), await player("ben"), await player("held", 100)
+        async with payment_db.client.start_session() as session, await session.start_transaction():
+            touch = {"$set": {"status": "active", "dead": True}}
+            await payment_db.db["wallets"].update_one({"_id": held.key}, touch, session=session)
+            posts = [ledger.post(transfer(f"t{n}", held if n == 5 else ann, ben), soon()) for n in range(8)]
+            answers = await asyncio.gather(*posts, return_exceptions=True)
+            await session.abort_transaction()
+        assert [n for n, a in enumerate(answers) if isinstance(a, Unavailable)] == [5]
+        assert codes([a for a in answers if not isinstance(a, BaseException)]) == {"accepted": 7}
+        assert isinstance(await ledger.post(transfer("t5", held, ben), soon()), Transfer)
+
 
 class TestLane:
     async def test_a_process_that_lost_its_lease_takes_another_lane(
