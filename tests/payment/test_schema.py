@@ -325,6 +325,19 @@ class TestTransactions:
         assert await ann.refused(TRANSACTIONS, id=hers, **page) == "BAD_USER_INPUT"
 
 
+class TestTransferHistory:
+    @pytest.mark.parametrize("until", ["2020-01-01", "2020-01-01T00:00:00Z", "2020-01-01T00:00:00.123456789+01:00"])
+    async def test_until_an_instant(self, player: Any, until: str) -> None:
+        ann, _ = await player(100)
+        assert (await ann.ask(HISTORY, filter={"until": until}))["edges"] == []
+
+    @pytest.mark.parametrize(
+        "until", ["", "now", "2020-13-01", 1, "9999-12-31T23:00:00-14:00", "0001-01-01T00:00+14:00"]
+    )
+    async def test_until_what_is_no_instant(self, as_: As, until: Any) -> None:
+        assert await as_("ann").refused(HISTORY, filter={"until": until}) == "BAD_USER_INPUT"
+
+
 class TestHostileRequests:
     async def test_ten_megabytes(self, as_: As) -> None:
         answer = await as_("ann").post(TRANSFER, input="x" * 10_000_000)

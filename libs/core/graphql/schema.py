@@ -1,6 +1,7 @@
 """What every subgraph's schema is made with: the scalar for money, the shared types, the federation settings."""
 
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from typing import Any, NewType, cast
 
 import strawberry
@@ -28,6 +29,25 @@ BIG_INT = strawberry.scalar(
     description="A whole number of minor units, as a decimal string: JSON numbers are exact only to 2^53.",
     serialize=_serialize_big_int,
     parse_value=parse_minor_units,
+)
+
+
+def _parse_date_time(value: object) -> datetime:
+    """In UTC, which is also meant where no offset is given. Strawberry's own lets pass what is no instant in UTC."""
+    if not isinstance(value, str):
+        raise ValueError("not a string")
+    at = datetime.fromisoformat(value)
+    try:
+        return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
+    except OverflowError:
+        raise ValueError("in UTC the year is not from 1 to 9999") from None
+
+
+DATE_TIME = strawberry.scalar(
+    name="DateTime",
+    description="An instant as in ISO 8601; in UTC if it names no offset.",
+    serialize=datetime.isoformat,
+    parse_value=_parse_date_time,
 )
 
 
@@ -92,7 +112,7 @@ def build_schema(
         mutation=mutation,
         subscription=subscription,
         types=types,
-        config=StrawberryConfig(scalar_map={BigInt: BIG_INT}),
+        config=StrawberryConfig(scalar_map={BigInt: BIG_INT, datetime: DATE_TIME}),
         federation_version="2.9",  # Strawberry's default is newer than the open composer knows
     )
     for concrete in schema.schema_converter.type_map.values():
