@@ -10,7 +10,6 @@ top of the `BUILT_IN` roles. A version is never changed: a later one takes its p
 """
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -30,8 +29,8 @@ from libs.core.clock import Clock
 from libs.core.context import Caller, Context
 from libs.core.errors import Forbidden, InvalidInput, Refusal, Unauthenticated, Unavailable
 from libs.core.mongo import Database, Document
-from libs.core.pubsub import subscribed
-from libs.core.redis import AWAY, Redis
+from libs.core.pubsub import follow, tell
+from libs.core.redis import Redis
 
 COLLECTION = "policies"
 
@@ -100,7 +99,7 @@ class Scope:
 
 
 class Access:
-    """The policy in force, kept up to date between `start` and `close`."""
+    """The policy in force, one a process, kept up to date while it is open (`async with`)."""
 
     def __init__(self, database: Database, redis: Redis, clock: Clock, *, poll_s: float = 30.0) -> None:
         """`database` is `core_service`. A change is told over Redis; untold, it is found within `poll_s`."""
@@ -114,20 +113,16 @@ class Access:
         self._poll_s = poll_s
         self._reloaded_at = 0.0
         self._reloading = asyncio.Lock()
-        self._watching: asyncio.Task[None] | None = None
 
-    async def start(self) -> None:
-        """Loads what is stored, then watches for changes.
-
-        Fails if MongoDB does: `BUILT_IN` alone could allow what a stored policy denies.
-        """
+    async def __aenter__(self) -> Self:
+        """Fails if MongoDB does: `BUILT_IN` alone could allow what a stored policy denies."""
         await self.reload()
-        self._watching = asyncio.create_task(self._watch(), name="watch policies")
+        self._following = asyncio.create_task(follow(self._redis, self._channel, self.reload, poll_s=self._poll_s))
+        return self
 
-    async def close(self) -> None:
-        if self._watching:
-            self._watching.cancel()
-            await asyncio.wait([self._watching])
+    async def __aexit__(self, *_: object) -> None:
+        self._following.cancel()
+        await asyncio.gather(self._following, return_exceptions=True)
 
     async def check(self) -> dict[str, Any]:
         """For readiness: which version is in force; `Unavailable` once changes are not noticed any more."""
@@ -165,9 +160,9 @@ class Access:
         except ValueError as error:
             raise InvalidInput(f"these roles make no policy: {error}", field="roles") from error
         await self._insert(policy)
-        with suppress(*AWAY):  # then the other processes find it when they poll
-            await self._redis.client.publish(self._channel, str(policy.version))
-        await self.reload()
+        await tell(self._redis, self._channel)
+        with suppress(PyMongoError):  # it is stored; whoever was told, this process too, goes on trying
+            await self.reload()
         return policy.version
 
     async def _insert(self, policy: "_StoredPolicy") -> None:
@@ -195,21 +190,6 @@ class Access:
                     break
             self.newest = newest
             self._reloaded_at = asyncio.get_running_loop().time()
-
-    async def _watch(self) -> None:
-        while True:
-            try:
-                await self.reload()  # whether or not Redis is there
-                async with asyncio.timeout(self._poll_s), subscribed(self._redis, self._channel) as changes:
-                    while True:
-                        await self.reload()  # at first for what was told before this was listening
-                        await changes.receive()
-            except TimeoutError:
-                continue
-            except (PyMongoError, *AWAY) as error:
-                log.warning("policies are not being watched", in_force=self.version, error=repr(error))
-            # Jitter: the processes of a platform should not come back all at once.
-            await asyncio.sleep(min(self._poll_s, 2.0) * random.uniform(0.5, 1.5))
 
 
 class Requires(FieldExtension):

@@ -204,20 +204,16 @@ async def _start(parts: Parts, stopping: asyncio.Event, closing: AsyncExitStack)
 
     cache = await closing.enter_async_context(Cache(redis))
     config = await closing.enter_async_context(Config(mongo, redis, parts.configs, clock=clock))
-    access = Access(mongo.core, redis, clock)
-    await access.start()
-    closing.push_async_callback(access.close)
+    access = await closing.enter_async_context(Access(mongo.core, redis, clock))
     core, core_outbox = Mongo(mongo.client, service="core", namespace=settings.namespace), Outbox(mongo.core, clock)
     audit = AuditLog(mongo.core, "tenants", clock=clock)
-    tenants = Tenants(mongo, redis, core_outbox, audit, default=settings.default_tenant)
-    await tenants.start()
-    closing.push_async_callback(tenants.close)
-    web = await closing.enter_async_context(http.client())
-    identity = Identity(
-        web, clock, jwks_url=settings.jwks_url, issuer=settings.token_issuer, audience=settings.token_audience
+    tenants = await closing.enter_async_context(
+        Tenants(mongo, redis, core_outbox, audit, default=settings.default_tenant)
     )
-    await identity.start()
-    closing.push_async_callback(identity.close)
+    web = await closing.enter_async_context(http.client())
+    identity = await closing.enter_async_context(
+        Identity(web, clock, jwks_url=settings.jwks_url, issuer=settings.token_issuer, audience=settings.token_audience)
+    )
 
     outbox = Outbox(mongo.db, clock)
     # What core publishes, about tenants, is relayed by whichever process holds that lease; a service has its own.

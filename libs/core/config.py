@@ -22,12 +22,10 @@ process does not start (`Misconfigured`).
 
 import asyncio
 import json
-import random
 import re
-import time
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
-from types import TracebackType
 from typing import Any, ClassVar, Final, Self, TypeVar, cast
 
 import bson
@@ -44,22 +42,19 @@ from libs.core.errors import InvalidInput, Misconfigured, Refusal
 from libs.core.ids import parse_id
 from libs.core.migrations import Index
 from libs.core.mongo import Document, Mongo, Session
-from libs.core.pubsub import Subscription, subscribed
-from libs.core.redis import AWAY, Redis
+from libs.core.pubsub import follow, tell
+from libs.core.redis import Redis
 
 COLLECTION = "service_configs"
 INDEXES = (Index(COLLECTION), *AUDIT_INDEXES)
 
 PLATFORM: Final = "*"  # no tenant's id
 _NAME = re.compile(r"[a-z][a-z0-9_]*(\.[a-z][a-z0-9_]*)*", re.ASCII)
-_POLL_S = 30.0
-_RECONNECT_S = 1.0
 
 log = structlog.get_logger(__name__)
 
 _REFUSED = Counter("config_refused", "Overrides in the database that were invalid, and not used", ("name", "field"))
 _CHANGES = Counter("config_changes", "Changes of configuration that came into force here", ("name",))
-_MISSED = Counter("config_reload_failures", "Reloads and notices that failed because MongoDB or Redis was away")
 
 
 class ConfigModel(BaseModel):
@@ -102,7 +97,7 @@ class Config:
         models: Iterable[type[ConfigModel]],
         *,
         clock: Clock | None = None,
-        poll_s: float = _POLL_S,
+        poll_s: float = 30.0,
     ) -> None:
         """`Misconfigured` if two models share a name, or a field has no valid default."""
         self._mongo = mongo
@@ -132,14 +127,12 @@ class Config:
     async def __aenter__(self) -> Self:
         """Reads what is in force. `Misconfigured` if an override is invalid."""
         await self._reload(_refuse_to_start)
-        self._watcher = asyncio.create_task(self._watch())
+        self._following = asyncio.create_task(follow(self._redis, self._channel, self.reload, poll_s=self._poll_s))
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._watcher.cancel()
-        await asyncio.gather(self._watcher, return_exceptions=True)
+    async def __aexit__(self, *_: object) -> None:
+        self._following.cancel()
+        await asyncio.gather(self._following, return_exceptions=True)
 
     def get(self, model: type[Model], tenant_id: str | None = None) -> Model:
         """What is in force now, for the tenant or for the platform. A lookup in memory: do not keep the result."""
@@ -199,48 +192,18 @@ class Config:
             return built
 
         built = await self._mongo.transaction(work)
-        await self._reload_or_log()
-        await self._tell(model)
+        await tell(self._redis, self._channel)
+        with suppress(PyMongoError):  # it is committed; whoever was told, this process too, goes on trying
+            await self.reload()
         return built
 
     async def history(self, model: type[ConfigModel], *, after: int = 0, limit: int = 100) -> list[AuditRow]:
         """Who changed it, when, why, from what to what; oldest first, from the audit log's sequence `after` on."""
         return await self._audit.read(after=after, limit=limit, resource=_resource(model))
 
-    async def _tell(self, model: type[ConfigModel]) -> None:
-        try:
-            await self._redis.client.publish(self._channel, model.config_name)
-        except AWAY as error:
-            _MISSED.inc()
-            log.warning("a change of configuration reaches others by their poll", error=repr(error))
-
-    async def _watch(self) -> None:
-        while True:
-            try:
-                async with subscribed(self._redis, self._channel) as changes:
-                    await self._follow(changes)
-            except AWAY as error:
-                _MISSED.inc()
-                log.warning("changes of configuration cannot be heard", error=repr(error))
-            await asyncio.sleep(_RECONNECT_S * random.uniform(0.5, 1.5))  # so that not all come at once
-            await self._reload_or_log()
-
-    async def _follow(self, changes: Subscription) -> None:
-        """Reads everything at once, for what was told before this listened; when told to; and every `poll_s`."""
-        poll_at = 0.0
-        told: object = None
-        while True:
-            if told or time.monotonic() >= poll_at:
-                await self._reload_or_log()
-                poll_at = time.monotonic() + self._poll_s
-            told = await changes.receive()
-
-    async def _reload_or_log(self) -> None:
-        try:
-            await self._reload(self._keep_in_force)
-        except PyMongoError as error:
-            _MISSED.inc()
-            log.warning("configuration cannot be read, what is in force stays", error=repr(error))
+    async def reload(self) -> None:
+        """Puts in force what is stored by now; what is invalid in it is logged, and what was in force stays."""
+        await self._reload(self._keep_in_force)
 
     async def _reload(self, refuse: Refuse) -> None:
         async with self._reloading:  # so that what was read first does not come into force last

@@ -21,7 +21,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import httpx
 import structlog
@@ -115,7 +115,7 @@ class _Verified:
 
 
 class Identity:
-    """Verifies tokens. Between `start` and `close` it also keeps the issuer's keys fresh."""
+    """Verifies tokens. While it is open (`async with`) it also keeps the issuer's keys fresh."""
 
     def __init__(
         self,
@@ -148,15 +148,14 @@ class Identity:
             at_most_every_s=fetch_at_most_every_s,
             keep_s=keep_s,
         )
-        self._refreshing: asyncio.Task[None] | None = None
 
-    async def start(self) -> None:
+    async def __aenter__(self) -> Self:
         self._refreshing = asyncio.create_task(self._keys.keep_fresh(), name="refresh the issuer's keys")
+        return self
 
-    async def close(self) -> None:
-        if self._refreshing:
-            self._refreshing.cancel()
-            await asyncio.wait([self._refreshing])
+    async def __aexit__(self, *_: object) -> None:
+        self._refreshing.cancel()
+        await asyncio.gather(self._refreshing, return_exceptions=True)
         await self._keys.close()
 
     async def authenticate(self, authorization: str) -> Caller:

@@ -1,13 +1,22 @@
-"""A pub/sub subscription that never mends itself in silence.
+"""Redis pub/sub, for what every process keeps in memory and must know when to read again.
+
+    await tell(redis, redis.key("config"))                              # whoever changed it, after the commit
+    await follow(redis, redis.key("config"), reload, poll_s=30)         # everyone, for as long as they live
 
 What is published while nobody listens is lost. The client library reconnects and resubscribes without a word, so that
-a listener cannot know that it missed something; here a doubtful connection is an error, and whoever listens resyncs.
+a listener cannot know that it missed something; here (`subscribed`) a doubtful connection is an error, and whoever
+listens resyncs.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from typing import NoReturn
 
+import structlog
+from prometheus_client import Counter
 from redis.asyncio import ConnectionPool, Redis as Client
 from redis.asyncio.client import PubSub
 from redis.asyncio.retry import Retry
@@ -19,6 +28,11 @@ from libs.core.redis import AWAY, Redis
 # A connection that died without a word is noticed after two of these: one without a message, one without a pong.
 HEARTBEAT_S = 1.0
 _SUBSCRIBE_WITHIN_S = 2.0
+_RECONNECT_S = 1.0
+
+_FAILURES = Counter("follow_failures", "Reloads that failed, and subscriptions that broke", ("channel",))
+
+log = structlog.get_logger(__name__)
 
 
 class Subscription:
@@ -65,3 +79,51 @@ async def subscribed(redis: Redis, *channels: str) -> AsyncIterator[Subscription
         with suppress(*AWAY):  # a connection that cannot be closed in order must not hide why it was closed
             await pubsub.aclose()  # type: ignore[no-untyped-call]
             await pool.disconnect()
+
+
+async def tell(redis: Redis, channel: str) -> None:
+    """Has everyone who follows `channel` reload. It does not fail: with Redis away they find out when they poll."""
+    try:
+        await redis.client.publish(channel, b"")
+    except AWAY as error:
+        log.warning("a change reaches other processes by their poll", channel=channel, error=repr(error))
+
+
+async def follow(redis: Redis, channel: str, reload: Callable[[], Awaitable[object]], *, poll_s: float) -> NoReturn:
+    """Awaits `reload` as soon as it listens to `channel`, whenever it is told to, and every `poll_s` in any case.
+
+    About every second while Redis is away, and after a `reload` that raised: that is logged and counted, and what was
+    loaded before stays.
+    """
+    while True:
+        try:
+            async with subscribed(redis, channel) as changes:
+                await _reload_in_time(channel, changes, reload, poll_s)
+        except AWAY as error:
+            _FAILURES.labels(channel).inc()
+            log.warning("changes cannot be heard", channel=channel, error=repr(error))
+        # Jitter: the processes of a platform should not come back all at once.
+        await asyncio.sleep(_RECONNECT_S * random.uniform(0.5, 1.5))
+        await _reloaded(channel, reload)
+
+
+async def _reload_in_time(
+    channel: str, changes: Subscription, reload: Callable[[], Awaitable[object]], poll_s: float
+) -> NoReturn:
+    due_at = 0.0
+    while True:
+        if time.monotonic() >= due_at:
+            wait_s = poll_s if await _reloaded(channel, reload) else _RECONNECT_S
+            due_at = time.monotonic() + wait_s
+        if await changes.receive():
+            due_at = 0.0
+
+
+async def _reloaded(channel: str, reload: Callable[[], Awaitable[object]]) -> bool:
+    try:
+        await reload()
+    except Exception as error:  # a document that somebody broke by hand must not end the following for good
+        _FAILURES.labels(channel).inc()
+        log.warning("a change cannot be loaded, what was loaded before stays", channel=channel, error=repr(error))
+        return False
+    return True

@@ -9,18 +9,16 @@ that payment, on hearing of a currency, creates what anyone else could already n
 """
 
 import asyncio
-import random
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Literal, Self
 from zoneinfo import ZoneInfo
 
 import structlog
 from pymongo import ReturnDocument
-from pymongo.errors import DuplicateKeyError, PyMongoError
+from pymongo.errors import DuplicateKeyError
 
 from libs.core.audit import AuditLog
 from libs.core.errors import Forbidden, InvalidInput, NotFound, Refusal
@@ -30,8 +28,8 @@ from libs.core.ids import ID_PATTERN, derived_id, parse_id
 from libs.core.migrations import Index
 from libs.core.money import CURRENCY_PATTERN
 from libs.core.mongo import Document, Mongo, Session
-from libs.core.pubsub import subscribed
-from libs.core.redis import AWAY, Redis
+from libs.core.pubsub import follow, tell
+from libs.core.redis import Redis
 
 COLLECTION = "tenants"
 INDEXES = (Index(COLLECTION, (("hosts", 1),), unique=True, partial={"hosts.0": {"$exists": True}}),)
@@ -144,6 +142,8 @@ class TenantResumed(EventData, type="tenant.resumed"):
 class Tenants:
     """Finds tenants, in memory, and changes them, in the database. Every change has an audit row and an event.
 
+    While it is open (`async with`) the memory is kept up to date; what only changes tenants need not open it.
+
     `default` is the tenant of a request that neither its header nor its address assigns to one; "" for none.
     """
 
@@ -168,17 +168,15 @@ class Tenants:
         self._default = default
         self._by_id: dict[str, Tenant] = {}
         self._by_host: dict[str, str] = {}
-        self._watching: asyncio.Task[None] | None = None
 
-    async def start(self) -> None:
-        """Loads them, then watches for changes until `close`."""
+    async def __aenter__(self) -> Self:
         await self.reload()
-        self._watching = asyncio.create_task(self._watch(), name="watch tenants")
+        self._following = asyncio.create_task(follow(self._redis, self._channel, self.reload, poll_s=self._poll_s))
+        return self
 
-    async def close(self) -> None:
-        if self._watching:
-            self._watching.cancel()
-            await asyncio.wait([self._watching])
+    async def __aexit__(self, *_: object) -> None:
+        self._following.cancel()
+        await asyncio.gather(self._following, return_exceptions=True)
 
     async def resolve(self, host: str, header: str | None) -> Tenant:
         """The tenant of a request without a token: by its `x-tenant` header, else its address, else the default.
@@ -228,29 +226,11 @@ class Tenants:
         return self._by_id.get(tenant_id) or await self._read(tenant_id)
 
     async def _read(self, tenant_id: str) -> Tenant | None:
-        """From the database into memory: a tenant is known everywhere from the moment it was created."""
+        """A tenant is known everywhere from the moment it was created. Not kept in memory, where it could take the
+        place of what a reload has found since.
+        """
         row = await self._documents.find_one({"_id": tenant_id}) if ID_PATTERN.fullmatch(tenant_id) else None
-        return self._remember(_tenant(row)) if row else None
-
-    def _remember(self, tenant: Tenant) -> Tenant:
-        self._by_id[tenant.id] = tenant
-        self._by_host.update(dict.fromkeys(tenant.hosts, tenant.id))
-        return tenant
-
-    async def _watch(self) -> None:
-        while True:
-            try:
-                await self.reload()  # whether or not Redis is there
-                async with asyncio.timeout(self._poll_s), subscribed(self._redis, self._channel) as changes:
-                    while True:
-                        await self.reload()  # at first for what was told before this was listening
-                        await changes.receive()
-            except TimeoutError:
-                continue
-            except (PyMongoError, *AWAY) as error:
-                log.warning("tenants are not being watched", error=repr(error))
-            # Jitter: the processes of a platform should not come back all at once.
-            await asyncio.sleep(min(self._poll_s, 2.0) * random.uniform(0.5, 1.5))
+        return _tenant(row) if row else None
 
     async def reload(self) -> None:
         """Reads them all again. On an error those that are known stay."""
@@ -355,10 +335,11 @@ class Tenants:
 
     async def _commit(self, work: Callable[[Session], Awaitable[Tenant]]) -> Tenant:
         tenant = await self._mongo.transaction(work)
+        self._by_id[tenant.id] = tenant
+        self._by_host.update(dict.fromkeys(tenant.hosts, tenant.id))
         self._outbox.kick()
-        with suppress(*AWAY):  # then the others find it when they poll
-            await self._redis.client.publish(self._channel, tenant.id)
-        return self._remember(tenant)
+        await tell(self._redis, self._channel)
+        return tenant
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,10 +30,8 @@ def caller(*roles: str, subject: str = "anna", tenant_id: str = "acme") -> Calle
 
 @pytest.fixture
 async def access(mongo: Mongo, redis: Redis) -> AsyncIterator[Access]:
-    access = Access(mongo.core, redis, SystemClock(), poll_s=60)
-    await access.start()
-    yield access
-    await access.close()
+    async with Access(mongo.core, redis, SystemClock(), poll_s=60) as access:
+        yield access
 
 
 WALLETS: list[dict[str, Any]] = [
@@ -153,11 +151,9 @@ class TestPublish:
         assert access.allows(caller("player"), "wallet:read")
 
     async def test_reaches_another_process(self, access: Access, mongo: Mongo, redis: Redis) -> None:
-        other = Access(mongo.core, redis, SystemClock(), poll_s=60)
-        await other.start()
-        await access.publish(NO_DEPOSITS, after=0, actor="root", reason="bank holiday")
-        await eventually(lambda: not other.allows(caller("operator"), "deposit:create"))
-        await other.close()
+        async with Access(mongo.core, redis, SystemClock(), poll_s=60) as other:
+            await access.publish(NO_DEPOSITS, after=0, actor="root", reason="bank holiday")
+            await eventually(lambda: not other.allows(caller("operator"), "deposit:create"))
 
     async def test_of_two_at_once_one_wins(self, access: Access) -> None:
         both = [access.publish(NO_DEPOSITS, after=0, actor=name, reason="test") for name in ("a", "b")]
@@ -224,31 +220,25 @@ class TestReload:
         assert access.version == 2
 
     async def test_finds_by_polling_what_nobody_told(self, mongo: Mongo, redis: Redis) -> None:
-        access = Access(mongo.core, redis, SystemClock(), poll_s=0.05)
-        await access.start()
-        await mongo.core["policies"].insert_one(stored(1, AUDITOR))
-        await eventually(lambda: access.allows(caller("auditor"), "audit:read"))
-        await access.close()
+        async with Access(mongo.core, redis, SystemClock(), poll_s=0.05) as access:
+            await mongo.core["policies"].insert_one(stored(1, AUDITOR))
+            await eventually(lambda: access.allows(caller("auditor"), "audit:read"))
 
     async def test_finds_it_while_redis_is_away(self, mongo: Mongo, own_redis: Server) -> None:
         redis = Redis.connect(own_redis.url)
-        access = Access(mongo.core, redis, SystemClock(), poll_s=0.2)
-        await access.start()
-        own_redis.kill()
-        await access.publish([Role.of("auditor", allow=["audit:read:tenant"])], after=0, actor="a", reason="r")
-        other = Access(mongo.core, redis, SystemClock(), poll_s=0.2)
-        await other.start()
-        await mongo.core["policies"].insert_one(stored(2))
-        await eventually(lambda: access.version == other.version == 2)
-        await access.close()
-        await other.close()
+        async with Access(mongo.core, redis, SystemClock()) as access:
+            own_redis.kill()
+            await access.publish([Role.of("auditor", allow=["audit:read:tenant"])], after=0, actor="a", reason="r")
+            async with Access(mongo.core, redis, SystemClock()) as other:
+                await mongo.core["policies"].insert_one(stored(2))
+                await eventually(lambda: access.version == other.version == 2)
         await redis.close()
 
     async def test_start_fails_if_it_cannot_read(self, mongo_url: str, redis: Redis) -> None:
         mongo = Mongo.connect(mongo_url, service="test")
         await mongo.close()
         with pytest.raises(PyMongoError):
-            await Access(mongo.core, redis, SystemClock()).start()
+            await Access(mongo.core, redis, SystemClock()).__aenter__()
 
 
 class TestCheck:

@@ -8,6 +8,7 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
+import httpx
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -106,32 +107,21 @@ async def issuer(clock: FrozenClock) -> AsyncIterator[Issuer]:
 
 
 class Identities:
-    """Makes what is tested, with the times that the test wants, and closes it."""
+    """Makes what is tested, with the times that the test wants."""
 
-    def __init__(self, issuer: Issuer, clock: FrozenClock) -> None:
-        self._http = http.client()
+    def __init__(self, client: httpx.AsyncClient, issuer: Issuer, clock: FrozenClock) -> None:
+        self._http = client
         self._issuer = issuer
         self._clock = clock
-        self._made: list[Identity] = []
 
     def __call__(self, **times: float) -> Identity:
-        identity = Identity(
-            self._http, self._clock, jwks_url=self._issuer.url, issuer=ISSUER, audience=AUDIENCE, **times
-        )
-        self._made.append(identity)
-        return identity
-
-    async def close(self) -> None:
-        for identity in self._made:
-            await identity.close()
-        await self._http.aclose()
+        return Identity(self._http, self._clock, jwks_url=self._issuer.url, issuer=ISSUER, audience=AUDIENCE, **times)
 
 
 @pytest.fixture
 async def identities(issuer: Issuer, clock: FrozenClock) -> AsyncIterator[Identities]:
-    identities = Identities(issuer, clock)
-    yield identities
-    await identities.close()
+    async with http.client() as client:
+        yield Identities(client, issuer, clock)
 
 
 @pytest.fixture
@@ -405,8 +395,8 @@ class TestKeys:
         stolen, seen = issuer.token(sid="s2"), issuer.token()
         await identity.authenticate(f"Bearer {seen}")
         rotate(issuer, "k2", keep=False)
-        await identity.start()
-        await eventually(lambda: issuer.fetches >= 3)
+        async with identity:
+            await eventually(lambda: issuer.fetches >= 3)
         for token in (seen, stolen):
             assert "not one of the issuer's" in await refusal(identity, token)
 
@@ -415,8 +405,8 @@ class TestKeys:
         seen = issuer.token()
         await identity.authenticate(f"Bearer {seen}")
         rotate(issuer, "k1", keep=False)
-        await identity.start()
-        await eventually(lambda: issuer.fetches >= 3)
+        async with identity:
+            await eventually(lambda: issuer.fetches >= 3)
         assert "signature" in await refusal(identity, seen)
 
     @pytest.mark.parametrize(
@@ -454,11 +444,11 @@ class TestIssuerAway:
 
     async def test_keys_that_it_had_are_kept(self, identities: Identities, issuer: Issuer) -> None:
         identity = identities(refresh_s=0.01, fetch_at_most_every_s=0.01)
-        await identity.start()
-        await identity.authenticate(f"Bearer {issuer.token()}")
-        issuer.status = b"503 Service Unavailable"
-        seen = issuer.fetches
-        await eventually(lambda: issuer.fetches > seen + 2)
+        async with identity:
+            await identity.authenticate(f"Bearer {issuer.token()}")
+            issuer.status = b"503 Service Unavailable"
+            seen = issuer.fetches
+            await eventually(lambda: issuer.fetches > seen + 2)
         await identity.authenticate(f"Bearer {issuer.token(sid='s2')}")
 
     async def test_unknown_key_may_be_a_new_one(self, identities: Identities, issuer: Issuer) -> None:
@@ -495,8 +485,8 @@ class TestIssuerAway:
         seen = issuer.token()
         await identity.authenticate(f"Bearer {seen}")
         issuer.status, issuer.published = status, body
-        await identity.start()
-        await eventually(lambda: issuer.fetches >= 4)
+        async with identity:
+            await eventually(lambda: issuer.fetches >= 4)
         await identity.authenticate(f"Bearer {seen}")
         await identity.authenticate(f"Bearer {issuer.token(sid='s2')}")
 

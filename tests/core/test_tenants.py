@@ -229,22 +229,14 @@ class TestAdmit:
 
 class TestWatching:
     async def test_suspension_reaches_other_processes(self, mongo: Mongo, redis: Redis, two: Tenants) -> None:
-        other = tenants_of(mongo, redis)
-        await other.start()
-        try:
+        async with tenants_of(mongo, redis) as other:
             await two.suspend("acme", actor="root", reason="unpaid")
             await eventually(lambda: _refused(other, "acme"))
-        finally:
-            await other.close()
 
     async def test_untold_it_is_found_by_the_poll(self, mongo: Mongo, redis: Redis, two: Tenants) -> None:
-        other = Tenants(mongo, redis, Outbox(mongo.core), AuditLog(mongo.core, "tenants"), poll_s=0.05)
-        await other.start()
-        try:
+        async with Tenants(mongo, redis, Outbox(mongo.core), AuditLog(mongo.core, "tenants"), poll_s=0.05) as other:
             await mongo.core["tenants"].update_one({"_id": "acme"}, {"$set": {"status": "suspended"}})
             await eventually(lambda: _refused(other, "acme"))
-        finally:
-            await other.close()
 
 
 async def _refused(tenants: Tenants, tenant_id: str) -> bool:
