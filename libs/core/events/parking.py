@@ -19,6 +19,7 @@ from libs.core.mongo import Database, Document, Session
 
 COLLECTION = "parked_events"
 AT_ONCE = datetime(1970, 1, 1, tzinfo=UTC)
+_MOVE_UP = {"$set": {"head": True, "due_at": AT_ONCE}}
 
 PARKED_INDEXES = (
     Index(COLLECTION, (("subscription", ASCENDING), ("key", ASCENDING), ("place", ASCENDING))),
@@ -80,10 +81,13 @@ class Parking:
         self._rows = database[COLLECTION]
         self._subscription = subscription
 
-    async def keys(self, partitions: Sequence[int]) -> set[str]:
-        """The keys that stand still."""
-        which = {"subscription": self._subscription, "partition": {"$in": [*partitions]}}
-        return set(await self._rows.distinct("key", which))
+    async def standing(self, partitions: Sequence[int]) -> set[str]:
+        """The keys that stand still. Gives each a head that has none, as after a commit that seemed to have failed."""
+        first = await self._first_of_each({"partition": {"$in": [*partitions]}})
+        headless = [row["_id"] for row in first if not row["head"]]
+        if headless:
+            await self._rows.update_many({"_id": {"$in": headless}}, _MOVE_UP)
+        return {row["key"] for row in first}
 
     async def due(self, partitions: Sequence[int], limit: int) -> list[Delivery]:
         """The heads whose time has come, one of each key."""
@@ -123,18 +127,19 @@ class Parking:
             return 0, set()
         gone = await self._rows.delete_many({"_id": {"$in": [head.id for head in heads]}}, session=session)
         keys = {head.key for head in heads}
-        waiting = await self._rows.aggregate(
-            [
-                {"$match": {"subscription": self._subscription, "key": {"$in": [*keys]}}},
-                {"$sort": {"subscription": 1, "key": 1, "place": 1}},
-                {"$group": {"_id": "$key", "next": {"$first": "$_id"}}},
-            ],
-            session=session,
-        )
-        following = {row["_id"]: row["next"] async for row in waiting}
-        move_up = {"$set": {"head": True, "due_at": AT_ONCE}}
-        await self._rows.update_many({"_id": {"$in": [*following.values()]}}, move_up, session=session)
-        return gone.deleted_count, keys - following.keys()
+        following = await self._first_of_each({"key": {"$in": [*keys]}}, session)
+        await self._rows.update_many({"_id": {"$in": [row["_id"] for row in following]}}, _MOVE_UP, session=session)
+        return gone.deleted_count, keys - {row["key"] for row in following}
+
+    async def _first_of_each(self, which: Document, session: Session | None = None) -> list[Document]:
+        """Of every key the row that is first in order."""
+        stages: list[Document] = [
+            {"$match": {"subscription": self._subscription, **which}},
+            {"$sort": {"subscription": 1, "key": 1, "place": 1}},
+            {"$group": {"_id": "$key", "id": {"$first": "$_id"}, "head": {"$first": "$head"}}},
+            {"$project": {"_id": "$id", "key": "$_id", "head": 1}},
+        ]
+        return await (await self._rows.aggregate(stages, session=session)).to_list()
 
     def _row(self, delivery: Delivery) -> Document:
         return {

@@ -293,8 +293,12 @@ class Relay:
         for group, instants in by_group.items():
             if len(instants) >= used and group not in self._state.left_behind:
                 self._state.settled_before[group] = min(instants)
-        expired = self._now_ms() - RETENTION_S * 1000
-        for group in [group for group, before in self._state.settled_before.items() if before < expired]:
+        self._forget_the_lost()
+
+    def _forget_the_lost(self) -> None:
+        """Groups that need what the outbox has no more. (One that has settled everything needs nothing.)"""
+        kept_since = min(self._now_ms() - RETENTION_S * 1000, self._state.last_ms)
+        for group in [group for group, before in self._state.settled_before.items() if before < kept_since]:
             log.error("group was away for too long and has lost events", source=self._stream.source, group=group)
             del self._state.settled_before[group]
             self._state.left_behind.discard(group)

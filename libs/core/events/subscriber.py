@@ -180,7 +180,7 @@ class Subscriber:
         self._balance_at = time.monotonic() + self._balance_every_s
         # All, and not only what was taken: a holder that lost its lease unawares may have been given entries since.
         self._unread = set(self._membership.partitions)
-        self._standing = await self._parking.keys(self._membership.partitions)
+        self._standing = await self._parking.standing(self._membership.partitions)
         if taken:
             log.info("partitions taken", subscription=self.name, held=self._membership.partitions)
             await self._stream.create_group(self._group)
@@ -298,9 +298,11 @@ class Subscriber:
             await self._parking.put_head(session, delivery, tries=tries, due_at=due_at, error=reason)
             await self._membership.guard(session, [delivery.partition])
 
-        self._standing.add(delivery.key)
-        with suppress(_HandledBefore):
+        try:
             await self._mongo.transaction(write, timeout_s=self._timeout_s)
+        except _HandledBefore:  # put aside, and skipped or replayed since: nothing is left to do
+            return
+        self._standing.add(delivery.key)
         (DEAD_LETTERED if dead else RETRIED).labels(self.name).inc()
         log.log(
             logging.ERROR if dead else logging.WARNING,

@@ -86,6 +86,20 @@ class TestBoundedStreams:
         await eventually(lambda: complete(pings, "k", 50))
         assert len(await entries(pings)) < 50
 
+    async def test_group_that_has_settled_everything_is_not_lost_however_long_ago(self, pings: World) -> None:
+        relay = pings.relay()
+        subscriber = pings.subscriber()
+        await pings.publish(ping(0))
+        await eventually(lambda: known_groups(pings, 1))
+        await relay.stop()
+        await subscriber.drain()
+        long_ago = {"last_ms": 1_000, "tails": [(1_000, 0)] * PARTITIONS, "groups.0.settled_before": 1_001}
+        await pings.mongo.db.relays.update_one({}, {"$set": long_ago})
+        pings.relay()
+        await pings.publish(ping(1))
+        await all_sent(pings)
+        assert await known_groups(pings, 1)
+
     async def test_events_that_nobody_reads_do_not_fill_it_up(self, pings: World) -> None:
         pings.relay(stream_limit=5)
         for n in range(30):
