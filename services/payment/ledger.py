@@ -90,6 +90,19 @@ class Work:
             self.answer.set_exception(error)
 
 
+@dataclass(slots=True)
+class Struggle:
+    """What is known of a group while it is being written. In doubt: a commit was sent, and its answer never came."""
+
+    patience: Deadline
+    in_doubt: bool = False
+
+    def given_up(self) -> CoreError:
+        if self.in_doubt:
+            return OutcomeUnknown("it is not known whether this was done: ask again with the same id")
+        return Unavailable("the database did not take this in time: nothing was done")
+
+
 class Ledger:
     """Where money moves. One per process; use as `async with Ledger(mongo, outbox, clock) as ledger`."""
 
@@ -170,7 +183,7 @@ class Ledger:
             await self._lane.keep()
 
     def _gather(self) -> list[Work]:
-        """The next group: oldest first, without those that nobody waits for any more."""
+        """The next group: oldest first, without those that nobody waits for. A large set is a group of its own."""
         group: list[Work] = []
         size = 0
         while self._queue and size + len(self._queue[0].operations) <= max(GROUP_LIMIT, len(self._queue[0].operations)):
@@ -211,28 +224,30 @@ class Ledger:
 
     async def _persist(self, group: Sequence[Work], contention: Deadline) -> list[list[Outcome]]:
         """Tries until the group is committed; raises a `CoreError` that is true for each, or what is lasting."""
-        patience = Deadline.after(GROUP_PATIENCE_S)
-        clashes = 0
+        struggle, clashes = Struggle(Deadline.after(GROUP_PATIENCE_S)), 0
         for attempt in count():
             try:
-                with pymongo.timeout(max(patience.remaining_s, 1.0)):
-                    return await self._attempt(group, patience)
+                with pymongo.timeout(max(struggle.patience.remaining_s, 1.0)):
+                    return await self._attempt(group, struggle)
             except LeaseLost:
-                await self._lane.take()
+                await self._lane.keep()
+                contended = False
             except DuplicateKeyError:  # another process was first, with an id or a wallet's next line: read again
                 clashes += 1
                 if clashes > 3:
                     raise
+                contended = False
             except PyMongoError as error:
                 contended = _is_conflict(error) and contention.remaining_s <= 0
                 if not _worth_retrying(error) or (contended and len(group) > 1):
                     raise
-                if contended or patience.remaining_s <= 0:
-                    raise Unavailable("the database did not take this in time: nothing was done") from error
+                log.info("group is tried again", operations=len(group), error=str(error)[:200])
+            if contended or struggle.patience.remaining_s <= 0:
+                raise struggle.given_up()
             await asyncio.sleep(min(0.25, 0.002 * 2 ** min(attempt, 7)) * random())
         raise AssertionError("unreachable")
 
-    async def _attempt(self, group: Sequence[Work], patience: Deadline) -> list[list[Outcome]]:
+    async def _attempt(self, group: Sequence[Work], struggle: Struggle) -> list[list[Outcome]]:
         async with (
             self._mongo.client.start_session() as session,
             await session.start_transaction(READ_SNAPSHOT, write_concern=DURABLE),
@@ -244,7 +259,7 @@ class Ledger:
             if not events:
                 return outcomes  # nothing new was asked
             await self._save(session, book, events, at)
-            await _commit(session, patience)
+            await _commit(session, struggle)
         self._outbox.kick()
         return outcomes
 
@@ -290,8 +305,9 @@ class Lane:
     async def keep(self) -> None:
         """Renews the lease of an idle lane, or takes another lane if it was lost. Survives a database that is away."""
         try:
-            if self._lease is None or not await self._lease.renew():
-                await self.take()
+            with pymongo.timeout(LANE_TTL_S):
+                if self._lease is None or not await self._lease.renew():
+                    await self.take()
         except PyMongoError as error:
             log.warning("lane not renewed", lane=self.number, error=str(error))
 
@@ -316,17 +332,19 @@ async def _acquire(lease: Lease) -> bool:
         raise
 
 
-async def _commit(session: Session, patience: Deadline) -> None:
+async def _commit(session: Session, struggle: Struggle) -> None:
     """Sends the commit until MongoDB says what became of it: a repeated commit is answered with its outcome."""
     while True:
+        struggle.in_doubt = True
         try:
             return await session.commit_transaction()
         except PyMongoError as error:
             if not error.has_error_label(UNKNOWN_COMMIT):
+                struggle.in_doubt = not error.has_error_label(TRANSIENT)  # which says: it was not committed
                 raise
-            if patience.remaining_s <= 0:
-                raise OutcomeUnknown("it is not known whether this was done: ask again with the same id") from error
-            log.warning("commit is sent again", error=str(error))
+            if struggle.patience.remaining_s <= 0:
+                raise struggle.given_up() from error
+            log.warning("commit is sent again", error=str(error)[:200])
         await asyncio.sleep(0.1 * random())
 
 
