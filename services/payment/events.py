@@ -29,7 +29,7 @@ class TransferEnd(BaseModel, frozen=True):
 
 class TransferCompleted(EventData, type="transfer.completed", version=1):
     transfer_id: str
-    kind: Literal["transfer", "deposit"]
+    kind: str
     amount: str
     currency: str
     debit: TransferEnd
@@ -42,7 +42,7 @@ class TransferRefused(EventData, type="transfer.refused", version=1):
     """A business rule said no. `rule` is what refused; ids that were refused may be used again."""
 
     transfer_id: str
-    kind: Literal["transfer", "deposit"]
+    kind: str
     amount: str
     currency: str
     source_wallet_id: str
