@@ -86,7 +86,7 @@ class Jobs:
                 wait_s = _AFTER_TROUBLE_S
             with suppress(TimeoutError):
                 # Jitter, so that the processes that wait for one job do not all ask at the same instant.
-                await asyncio.wait_for(self._stopping.wait(), min(wait_s, _LOOK_EVERY_S) * random.uniform(1.0, 1.1))  # noqa: S311
+                await asyncio.wait_for(self._stopping.wait(), min(wait_s, _LOOK_EVERY_S) * random.uniform(1.0, 1.1))
 
     async def _turn(self, job: Job, lease: Lease) -> float:
         """Runs `job` if it is due and free; how many seconds to wait before looking again."""
