@@ -7,11 +7,11 @@ RUN := .venv/bin/python
 # Ends with make, even if make is killed: see scripts/leash.py.
 TIED := exec $(RUN) -I -S scripts/leash.py $$PPID $(RUN)
 
-.PHONY: help up down dev seed token health test check format bench migrate lock env env-npm
+.PHONY: help up down dev seed token health dead-letters test check format bench migrate lock env env-npm
 .DEFAULT_GOAL := help
 
 help: ## Show this
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  \033[36m%-8s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[36m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 up: env ## Start MongoDB, Redis and all services, with demo data; Ctrl-C stops them
 	@$(TIED) -m scripts.up
@@ -30,6 +30,9 @@ health: env ## Show whether every service is ready
 
 migrate: env ## Bring the running stack's databases to the newest version
 	@$(RUN) -m scripts.migrate
+
+dead-letters: env ## Show events that could not be handled; REPLAY=id or SKIP=id decides about one
+	@$(RUN) -m scripts.dead_letters
 
 test: env-npm ## Run all tests (only some: make test TESTS=tests/payment)
 	@$(RUN) -m pytest -n auto --maxprocesses 4 --dist loadfile $${TESTS:-}
