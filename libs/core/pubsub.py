@@ -124,6 +124,7 @@ async def _reloaded(channel: str, reload: Callable[[], Awaitable[object]]) -> bo
         await reload()
     except Exception as error:  # a document that somebody broke by hand must not end the following for good
         _FAILURES.labels(channel).inc()
-        log.warning("a change cannot be loaded, what was loaded before stays", channel=channel, error=repr(error))
+        reason = repr(error)[:200]  # PyMongo goes on for half a page
+        log.warning("a change cannot be loaded, what was loaded before stays", channel=channel, error=reason)
         return False
     return True

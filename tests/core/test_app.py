@@ -301,6 +301,18 @@ class TestStop:
         assert await eventually(lambda: own.server.end, within_s=12) == "exit 0"
         assert (await slow).status_code == 500
 
+    def test_in_time_without_mongodb_and_redis(
+        self, place: Place, tmp_path: Path, own_mongo: Server, own_redis: Server
+    ) -> None:
+        server = place.server(MONGO_URL=own_mongo.url, REDIS_URL=own_redis.url, SHUTDOWN_GRACE_S="2")
+        server.log = tmp_path / "tiny.log"
+        server.start()
+        own_mongo.kill()
+        own_redis.kill()
+        asked_at = time.monotonic()
+        server.stop()
+        assert time.monotonic() - asked_at < 5  # each part that is closed waits 5 s for MongoDB by itself
+
 
 async def _stopping(tiny: Tiny) -> bool:
     status, body = await tiny.ready()
