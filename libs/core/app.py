@@ -251,8 +251,11 @@ async def _relaying(outbox: Outbox) -> Mapping[str, Any]:
 
 
 async def _migrate(mongo: Mongo, parts: Parts, *, wait_s: float = 60.0) -> int:
-    await migrate(mongo.core, CORE_INDEXES, wait_s=wait_s)
-    return await migrate(mongo.db, (*SERVICE_INDEXES, *parts.indexes), parts.migrations, wait_s=wait_s)
+    try:
+        await migrate(mongo.core, CORE_INDEXES, wait_s=wait_s)
+        return await migrate(mongo.db, (*SERVICE_INDEXES, *parts.indexes), parts.migrations, wait_s=wait_s)
+    except PyMongoError as error:  # a user of MongoDB who may not, say: the first work that it is asked for
+        raise Unavailable(f"MongoDB cannot be used as MONGO_URL says: {_briefly(error)}") from error
 
 
 async def _answering(name: str, variable: str, ping: Callable[[], Awaitable[None]], within_s: float) -> None:
@@ -262,11 +265,16 @@ async def _answering(name: str, variable: str, ping: Callable[[], Awaitable[None
         try:
             return await ping()
         except (PyMongoError, *AWAY) as error:
-            reason = str(error)[:120]  # PyMongo goes on for half a page
+            reason = _briefly(error)
             if time.monotonic() > give_up:
                 raise Unavailable(f"{name} does not answer at {variable}: {reason}") from error
             log.warning("waiting for a server", server=name, error=reason)
         await asyncio.sleep(0.5)
+
+
+def _briefly(error: Exception) -> str:
+    """PyMongo goes on for half a page."""
+    return str(error)[:120]
 
 
 @asynccontextmanager
