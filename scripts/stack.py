@@ -78,8 +78,9 @@ def readiness(url: str) -> tuple[int, Any]:
         with urllib.request.urlopen(f"{url}/health/ready", timeout=3) as response:
             return response.status, json.load(response)
     except urllib.error.HTTPError as error:
-        with error:
+        with error, suppress(ValueError):
             return error.code, json.load(error)
+        return error.code, "what answers is not a service of ours"
     except (OSError, ValueError) as error:
         return 0, str(getattr(error, "reason", error))
 

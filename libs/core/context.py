@@ -2,7 +2,7 @@
 
 import time
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -65,7 +65,6 @@ class Context:
     deadline: Deadline
     platform: "Platform"
     service: Any = None
-    memo: dict[str, Any] = field(default_factory=dict)
 
     @property
     def tenant_id(self) -> str:

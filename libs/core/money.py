@@ -36,9 +36,3 @@ def parse_minor_units(value: object) -> int:
     if isinstance(value, str) and _DIGITS.fullmatch(value) and int(value) <= INT64_MAX:
         return int(value)
     raise ValueError("not a whole number from 0 to 2^63-1")
-
-
-def format_minor(amount_minor: int, scale: int) -> str:
-    """For people: `format_minor(123456, 2)` is `"1234.56"`. Exact for every int64 and scale."""
-    sign, digits = ("-" if amount_minor < 0 else ""), str(abs(amount_minor)).rjust(scale + 1, "0")
-    return f"{sign}{digits[:-scale]}.{digits[-scale:]}" if scale else f"{sign}{digits}"

@@ -1,6 +1,6 @@
 """The way to MongoDB: one client a process, this service's own database, and the one that all services read."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any, Self, TypeVar
 
 import pymongo
@@ -73,8 +73,3 @@ class Mongo:
 
     async def close(self) -> None:
         await self.client.close()
-
-
-def set_on_insert(document: Mapping[str, Any]) -> Document:
-    """An update that creates `document` where nothing is, and changes nothing where something is."""
-    return {"$setOnInsert": dict(document)}

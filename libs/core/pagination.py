@@ -145,6 +145,7 @@ class Paginator:
         `where` and `order`; conditions that differ from one request to the next, such as "until now", go into `also`.
         `InvalidInput` for a cursor that is not of this list.
         """
+        assert 1 <= len(order) <= 2, "a range of an index is found by one field, or by two"
         list_key = self._list_key(collection, where, order)
         conditions = [dict(where), dict(also or {})]
         for name, cursor, forwards in (("after", args.after, True), ("before", args.before, False)):

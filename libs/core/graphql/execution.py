@@ -320,6 +320,6 @@ class Prepared:
                     return
                 except Exception as error:
                     raise RequestRefused.of(error) from error
-                # Every event is a request of its own: neither its deadline nor what it memoizes outlives it.
-                fresh = replace(context, deadline=Deadline.after(timeout_s), memo={})
+                # Every event is a request of its own, with the time of one.
+                fresh = replace(context, deadline=Deadline.after(timeout_s))
                 yield await Prepared(self.type, execution.for_event(payload, fresh)).execute()
