@@ -379,7 +379,7 @@ class Cache:
                     pause_s = _RECONNECT_S
                     while self._trusted.is_set():
                         self._hear(await subscription.receive())
-            except FAILED as error:
+            except (*FAILED, ValueError, TypeError) as error:  # the last two: something else speaks on the channel
                 if pause_s == _RECONNECT_S:  # once an outage
                     log.warning("cache invalidations cannot be heard", error=repr(error))
             finally:

@@ -449,6 +449,15 @@ class TestTwoProcesses:
         assert await two.says() == {"loading": list(KEY)}
 
 
+class TestForeignMessage:
+    @pytest.mark.parametrize("message", [b"{", b"5", b"[1, 2]"])
+    async def test_deafens_nobody(self, redis: Redis, cache: Cache, source: Source, message: bytes) -> None:
+        await cache.get_or_load(KEY, source.load, 60)
+        await redis.client.publish(redis.key("cache", "invalidate"), message)
+        await eventually(lambda: cache.peek(KEY) is MISSING)
+        await cache.trusted(within_s=10)
+
+
 class TestRedisAway:
     @pytest.fixture
     async def cache(self, own_redis: Server, stack: AsyncExitStack) -> Cache:
