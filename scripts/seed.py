@@ -11,7 +11,6 @@ from typing import Any
 
 import httpx
 
-from libs.core.audit import AuditLog
 from libs.core.clock import SystemClock
 from libs.core.errors import CoreError, Refusal
 from libs.core.events import Outbox
@@ -61,7 +60,7 @@ async def _tenant(environment: dict[str, str]) -> None:
     mongo = Mongo.connect(environment["MONGO_URL"], service="core", namespace=namespace)
     redis = Redis.connect(environment["REDIS_URL"], namespace=namespace)
     clock = SystemClock()
-    tenants = Tenants(mongo, redis, Outbox(mongo.core, clock), AuditLog(mongo.core, "tenants", clock=clock))
+    tenants = Tenants(mongo, redis, Outbox(mongo.core, clock), clock=clock)
     try:
         currencies = {currency.code: currency for currency in CURRENCIES}
         await tenants.create(Tenant(stack.DEMO_TENANT, "Demo", currencies=currencies), actor="seed")

@@ -12,7 +12,6 @@ from typing import Any
 import httpx
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from libs.core.audit import AuditLog
 from libs.core.events import Outbox
 from libs.core.mongo import Mongo
 from libs.core.redis import Redis
@@ -113,7 +112,7 @@ async def callers(live: Live) -> AsyncIterator[Callable[..., Api]]:
 async def _create_tenants(environment: Mapping[str, str]) -> None:
     mongo = Mongo.connect(environment["MONGO_URL"], service="test", namespace=environment["NAMESPACE"])
     redis = Redis.connect(environment["REDIS_URL"], namespace=environment["NAMESPACE"])
-    tenants = Tenants(mongo, redis, Outbox(mongo.core), AuditLog(mongo.core, "tenants"))
+    tenants = Tenants(mongo, redis, Outbox(mongo.core))
     for tenant_id in TENANTS:
         await tenants.create(Tenant(id=tenant_id, name=tenant_id, currencies=CURRENCIES), actor="test")
     await redis.close()

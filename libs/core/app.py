@@ -39,7 +39,6 @@ from strawberry import Schema
 
 from libs.core import http, telemetry
 from libs.core.access import Access
-from libs.core.audit import AuditLog
 from libs.core.cache import Cache
 from libs.core.clock import Clock, SystemClock
 from libs.core.config import INDEXES as CONFIG_INDEXES, Config, ConfigModel
@@ -208,9 +207,8 @@ async def _start(parts: Parts, stopping: asyncio.Event, closing: AsyncExitStack)
     config = await closing.enter_async_context(Config(mongo, redis, parts.configs, clock=clock))
     access = await closing.enter_async_context(Access(mongo.core, redis, clock))
     core, core_outbox = Mongo(mongo.client, service="core", namespace=settings.namespace), Outbox(mongo.core, clock)
-    audit = AuditLog(mongo.core, "tenants", clock=clock)
     tenants = await closing.enter_async_context(
-        Tenants(mongo, redis, core_outbox, audit, default=settings.default_tenant)
+        Tenants(mongo, redis, core_outbox, clock=clock, default=settings.default_tenant)
     )
     web = await closing.enter_async_context(http.client())
     identity = await closing.enter_async_context(

@@ -21,6 +21,7 @@ from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError
 
 from libs.core.audit import AuditLog
+from libs.core.clock import Clock
 from libs.core.errors import Forbidden, InvalidInput, NotFound, Refusal
 from libs.core.events.event import Event, EventData
 from libs.core.events.outbox import Outbox
@@ -152,19 +153,19 @@ class Tenants:
         mongo: Mongo,
         redis: Redis,
         outbox: Outbox,
-        audit: AuditLog,
         *,
+        clock: Clock | None = None,
         default: str = "",
         poll_s: float = 30.0,
     ) -> None:
-        """`outbox` and `audit` are those of `core_service`."""
+        """`outbox` is that of `core_service`."""
         self._mongo = mongo
         self._redis = redis
         self._channel = redis.key("tenants")
         self._poll_s = poll_s
         self._documents = mongo.core[COLLECTION]
         self._outbox = outbox
-        self._audit = audit
+        self._audit = AuditLog(mongo.core, "tenants", clock=clock)
         self._default = default
         self._by_id: dict[str, Tenant] = {}
         self._by_host: dict[str, str] = {}

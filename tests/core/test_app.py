@@ -16,7 +16,6 @@ from websockets import Subprotocol
 from websockets.asyncio.client import connect
 
 from libs.core.app import CORE_INDEXES
-from libs.core.audit import AuditLog
 from libs.core.events import Outbox
 from libs.core.migrations import migrate
 from libs.core.mongo import Mongo
@@ -98,7 +97,7 @@ async def _with_tenants(place: Place) -> None:
     mongo = Mongo.connect(place.mongo_url, service="tiny", namespace=place.namespace)
     redis = Redis.connect(place.redis_url, namespace=place.namespace)
     await migrate(mongo.core, CORE_INDEXES)
-    tenants = Tenants(mongo, redis, Outbox(mongo.core), AuditLog(mongo.core, "tenants"))
+    tenants = Tenants(mongo, redis, Outbox(mongo.core))
     await tenants.create(Tenant(id="acme", name="Acme", hosts=("play.example",)), actor="root")
     await tenants.create(Tenant(id="other", name="Other"), actor="root")
     await redis.close()

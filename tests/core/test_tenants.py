@@ -17,7 +17,7 @@ EUR = Currency("EUR", 2)
 
 def tenants_of(mongo: Mongo, redis: Redis, default: str = "") -> Tenants:
     """As another process sees them."""
-    return Tenants(mongo, redis, Outbox(mongo.core), AuditLog(mongo.core, "tenants"), default=default)
+    return Tenants(mongo, redis, Outbox(mongo.core), default=default)
 
 
 @pytest.fixture
@@ -234,7 +234,7 @@ class TestWatching:
             await eventually(lambda: _refused(other, "acme"))
 
     async def test_untold_it_is_found_by_the_poll(self, mongo: Mongo, redis: Redis, two: Tenants) -> None:
-        async with Tenants(mongo, redis, Outbox(mongo.core), AuditLog(mongo.core, "tenants"), poll_s=0.05) as other:
+        async with Tenants(mongo, redis, Outbox(mongo.core), poll_s=0.05) as other:
             await mongo.core["tenants"].update_one({"_id": "acme"}, {"$set": {"status": "suspended"}})
             await eventually(lambda: _refused(other, "acme"))
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from libs.core.audit import AuditLog
 from libs.core.events import Event, EventData, Outbox
 from libs.core.mongo import Mongo, Session
 from libs.core.redis import Redis
@@ -50,7 +49,7 @@ async def say_nonsense(mongo: Mongo) -> None:
 
 async def test_are_listed_with_the_reason_and_skipped(live: Live, mongo: Mongo, redis: Redis, namespace: str) -> None:
     await say_nonsense(mongo)
-    tenants = Tenants(mongo, redis, Outbox(mongo.core), AuditLog(mongo.core, "tenants"))
+    tenants = Tenants(mongo, redis, Outbox(mongo.core))
     await tenants.add_currency("demo", Currency("GBP", 2), actor="test")
     wallets = mongo.client[f"{namespace}_payment_service"]["wallets"]
 

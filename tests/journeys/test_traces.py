@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
 
-from libs.core.audit import AuditLog
 from libs.core.events import Outbox
 from libs.core.mongo import Mongo
 from libs.core.redis import Redis
@@ -39,7 +38,7 @@ def live(tmp_path: Path, mongo_url: str, redis_url: str, namespace: str) -> Iter
 
 class TestTrace:
     async def test_goes_from_an_event_to_its_subscriber(self, live: Live, mongo: Mongo, redis: Redis) -> None:
-        tenants = Tenants(mongo, redis, Outbox(mongo.core), AuditLog(mongo.core, "tenants"))
+        tenants = Tenants(mongo, redis, Outbox(mongo.core))
         with traced() as trace_id:
             await tenants.add_currency("demo", Currency("GBP", 2), actor="test")
         await eventually(lambda: exported(trace_id, b"handle tenant.currency_added"), within_s=15)
