@@ -9,8 +9,11 @@ from pymongo import AsyncMongoClient, ReadPreference
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
+from pymongo.errors import ConnectionFailure, PyMongoError
 from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
+
+from libs.core.errors import CoreError, OutcomeUnknown, Unavailable
 
 T = TypeVar("T")
 Document = dict[str, Any]
@@ -73,3 +76,12 @@ class Mongo:
 
     async def close(self) -> None:
         await self.client.close()
+
+
+def unanswered(error: BaseException | None) -> CoreError | None:
+    """What may be said to a client if `error` means that MongoDB gave no answer; None if it means anything else."""
+    if not isinstance(error, PyMongoError) or not (isinstance(error, ConnectionFailure) or error.timeout):
+        return None
+    if error.has_error_label("UnknownTransactionCommitResult"):
+        return OutcomeUnknown("the database did not say whether this was done: ask again")
+    return Unavailable("the database does not answer: try again in a moment")

@@ -8,6 +8,7 @@ from graphql import GraphQLError, ValueNode
 
 from libs.core.context import correlation_id
 from libs.core.errors import CoreError
+from libs.core.mongo import unanswered
 
 Formatted = dict[str, Any]
 
@@ -45,8 +46,8 @@ class RequestRefused(Exception):
         """From whatever stopped the request: a `CoreError` as it is, anything else masked."""
         if isinstance(error, cls):
             return error
-        if isinstance(error, CoreError):
-            return cls([_core(error)], status=error.status, by_graphql=by_graphql)
+        if known := _known(error):
+            return cls([_core(known)], status=known.status, by_graphql=by_graphql)
         return cls([_surprise(error)], status=500)
 
     @classmethod
@@ -57,7 +58,7 @@ class RequestRefused(Exception):
 
 
 def format_execution_errors(errors: Iterable[GraphQLError]) -> list[Formatted]:
-    """What went wrong in resolvers. Everything that is not a `CoreError` is masked and logged."""
+    """What went wrong in resolvers. Everything that is not `_known` is masked and logged."""
     return [_located(error, _execution(error)) for error in errors]
 
 
@@ -65,13 +66,22 @@ def _execution(error: GraphQLError) -> Formatted:
     cause: BaseException = error
     while isinstance(cause, GraphQLError) and cause.original_error is not None:
         cause = cause.original_error
-    if isinstance(cause, CoreError):
-        return _core(cause)
+    if known := _known(cause):
+        return _core(known)
     # A variable that turns out not to fit its argument (null where a default allowed it): graphql-core points to the
     # argument's value. When it complains about what a resolver returned, and quotes it, it points to the field, if any.
     if isinstance(cause, GraphQLError) and cause.nodes and all(isinstance(node, ValueNode) for node in cause.nodes):
         return {"message": cause.message, "extensions": {"code": "BAD_USER_INPUT"}}
     return _surprise(cause)
+
+
+def _known(error: BaseException) -> CoreError | None:
+    """What is no surprise: our own errors, and a database that is away, of which its client says too much."""
+    if isinstance(error, CoreError):
+        return error
+    if known := unanswered(error):
+        log.warning("mongodb does not answer", error=str(error)[:200])
+    return known
 
 
 def _core(error: CoreError) -> Formatted:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import strawberry
+from pymongo.errors import AutoReconnect, ServerSelectionTimeoutError
 from starlette.datastructures import Headers
 from starlette.types import Scope
 from strawberry.scalars import JSON
@@ -82,6 +83,10 @@ class Query:
                 raise InvalidInput("that is wrong", field="how", amount=10**30)
             case "forbidden":
                 raise Forbidden("not yours")
+            case "away":
+                raise ServerSelectionTimeoutError("mongo-7.internal:27017: timed out")
+            case "unknown":
+                raise AutoReconnect("mongo-7.internal:27017", {"errorLabels": ["UnknownTransactionCommitResult"]})
             case _:
                 raise RuntimeError("password=hunter2")
 

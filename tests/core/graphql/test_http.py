@@ -149,6 +149,12 @@ class TestErrors:
         assert code(response) == "INTERNAL"
         assert response.json()["data"] == {"fails": None, "hello": "world"}
 
+    @pytest.mark.parametrize(("how", "said"), [("away", "UNAVAILABLE"), ("unknown", "UNKNOWN")])
+    async def test_a_database_that_does_not_answer(self, post: Post, how: str, said: str) -> None:
+        response = await post(f'{{ fails(how: "{how}") }}')
+        assert "27017" not in response.text
+        assert code(response) == said
+
     async def test_a_result_that_breaks_its_type_is_masked(self, post: Post) -> None:
         response = await post("{ maybeWallet { balance } }")
         assert "not an integer" not in response.text
