@@ -94,7 +94,11 @@ class Lease:
             raise LeaseLost(f"the lease {self.name} was taken over by another process", lease=self.name)
 
     async def during(self, work: Coroutine[Any, Any, T]) -> T:
-        """Awaits `work`, renewing a lease that is held; cancels it, with `LeaseLost`, once another process took it."""
+        """Awaits `work`, renewing a lease that is held.
+
+        Cancels it with `LeaseLost` once another process took the lease, or with the driver's error if that cannot be
+        renewed.
+        """
         working, renewing = asyncio.ensure_future(work), asyncio.ensure_future(self._keep())
         try:
             await asyncio.wait((working, renewing), return_when=asyncio.FIRST_COMPLETED)

@@ -131,12 +131,14 @@ async def _bring_up(database: Database, indexes: Sequence[Index], migrations: Se
     for collection, _ in _by_collection(indexes):
         await _create_collection(database, collection)
     version = await _version(database)
+    if version > len(migrations):
+        return version
+    await _check_names(database, migrations)  # again: whoever had the lease before may be of another branch
     for migration in migrations[version:]:
         await _apply(database, migration)
-    if version <= len(migrations):
-        for collection, wanted in _by_collection(indexes):
-            await _ensure(database, collection, wanted)
-    return max(version, len(migrations))
+    for collection, wanted in _by_collection(indexes):
+        await _ensure(database, collection, wanted)
+    return len(migrations)
 
 
 async def _apply(database: Database, migration: Migration) -> None:

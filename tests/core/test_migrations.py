@@ -71,6 +71,11 @@ class TestMigrations:
         assert await migrate(mongo.db, migrations=[marks(1), marks(2), marks(3)]) == 3
         assert await marked(mongo.db) == [1, 2, 3]
 
+    async def test_two_of_one_number_at_once(self, mongo: Mongo) -> None:
+        both = [migrate(mongo.db, migrations=[marks(1, name)]) for name in ("add tiers", "add limits")]
+        outcomes = await asyncio.gather(*both, return_exceptions=True)
+        assert {type(outcome) for outcome in outcomes} == {int, Misconfigured}
+
     async def test_many_processes_at_once(self, mongo: Mongo) -> None:
         await asyncio.gather(*(migrate(mongo.db, [BY_OWNER], [marks(1), marks(2)]) for _ in range(5)))
         assert await marked(mongo.db) == [1, 2]
