@@ -5,6 +5,8 @@ from typing import Any, Self, TypeVar
 
 import pymongo
 from bson import CodecOptions
+from bson.codec_options import TypeDecoder, TypeRegistry
+from bson.int64 import Int64
 from pymongo import AsyncMongoClient, ReadPreference
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.collection import AsyncCollection
@@ -24,7 +26,18 @@ Session = AsyncClientSession
 
 # An acknowledgement means: on the disk of a majority. Money accepts no less.
 DURABLE = WriteConcern(w="majority", j=True)
-_CODEC: CodecOptions[Document] = CodecOptions(tz_aware=True)
+
+
+class _PlainInt(TypeDecoder):
+    """The driver reads what needs more than 31 bits as a class of its own, which money does not take for an int."""
+
+    bson_type = Int64
+
+    def transform_bson(self, value: int) -> int:
+        return int(value)
+
+
+_CODEC: CodecOptions[Document] = CodecOptions(tz_aware=True, type_registry=TypeRegistry([_PlainInt()]))
 
 
 class Mongo:
