@@ -398,6 +398,8 @@ class Subscription:
             await anext(happenings)  # the first says that from now on nothing is missed
             async for happening in happenings:
                 ids = await _all_watched(info, named) if happening is RESYNC else _touched(info, named, happening)
+                if not ids:  # of others: most are, and asking MongoDB for nothing takes as long as for something
+                    continue
                 for wallet in (await _visible_wallets(info, ids)).values():
                     if seen.get(wallet.id) != wallet.at:  # a read may have been ahead of the news
                         seen[wallet.id] = wallet.at

@@ -11,6 +11,7 @@ import pytest
 import websockets
 
 from libs.core.ids import new_id
+from libs.core.mongo import Mongo
 from libs.core.testing import scratch_mongo, scratch_namespace
 from tests.live import Api, Live, callers, payment_process
 
@@ -133,6 +134,16 @@ class TestTransfer:
         first = order(from_ann, to_ben)
         await ann.ask(TRANSFER, input=first)
         assert (await ann.ask(TRANSFER, input=first | {"amount": "11"}))["code"] == "IDEMPOTENCY_MISMATCH"
+
+    @pytest.mark.parametrize("amount", [2**31 - 1, 2**31, 2**53 + 1, 2**62])
+    async def test_a_fortune(self, player: Any, amount: int) -> None:
+        (ann, from_ann), (ben, to_ben) = await player(amount), await player()
+        big = order(from_ann, to_ben, str(amount))
+        done = await ann.ask(TRANSFER, input=big)
+        assert await ann.ask(TRANSFER, input=big) == done
+        assert await real(ben, to_ben) == amount
+        [line] = (await ben.ask(TRANSACTIONS, id=to_ben))["edges"]
+        assert line["node"]["amount"] == line["node"]["balanceAfter"] == str(amount)
 
     async def test_to_itself(self, player: Any) -> None:
         ann, wallet = await player(100)
@@ -430,6 +441,22 @@ class TestBalanceChanged:
             await ann.ask(TRANSFER, input=order(hers, his, "1"))
             await ann.ask(TRANSFER, input=order(hers, eves, "1"))
         assert (await first)["payload"]["data"]["balanceChanged"]["id"] == eves
+
+    async def test_reads_nothing_for_what_concerns_others(
+        self, player: Any, subscribed: Any, live: Live, mongo_url: str
+    ) -> None:
+        (ann, hers), (_, his), (eve, eves) = await player(100), await player(), await player()
+        mongo = Mongo.connect(mongo_url, service="payment", namespace=live.environment["NAMESPACE"])
+        hears = await subscribed(eve.token)
+        first = asyncio.create_task(hears.receive())
+        await mongo.db.command("profile", 2)
+        while not first.done():
+            await ann.ask(TRANSFER, input=order(hers, his, "1"))
+            await ann.ask(TRANSFER, input=order(hers, eves, "1"))
+        await mongo.db.command("profile", 0)
+        in_vain = await mongo.db["system.profile"].count_documents({"command.filter._id.$in": {"$size": 0}})
+        await mongo.close()
+        assert in_vain == 0
 
     async def test_needs_a_token(self, subscribed: Any) -> None:
         socket = await subscribed("")
