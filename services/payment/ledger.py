@@ -130,9 +130,15 @@ class Ledger:
             await self._committing
         await self._lane.release()
 
+    @property
+    def _at_work(self) -> bool:
+        return self._committing is not None and not self._committing.done()
+
     async def health(self) -> dict[str, Any]:
         """For readiness. `Unavailable` while this process may not commit."""
-        if not self._lane.held or self._committing is None or self._committing.done():
+        if not self._at_work:
+            raise Unavailable("the ledger has stopped working, and only a restart of the process helps")
+        if not self._lane.held:
             raise Unavailable("the ledger holds no lane")
         return {"lane": self._lane.number, "queued": self._queued_operations}
 
@@ -153,8 +159,8 @@ class Ledger:
     async def _enqueue(self, operations: Sequence[Operation], deadline: Deadline) -> list[Outcome]:
         for operation in operations:
             check_storable(operation.reference, operation.metadata)
-        if self._closing:
-            raise Unavailable("this process is shutting down: nothing was done")
+        if self._closing or not self._at_work:
+            raise Unavailable("this process takes no more operations: nothing was done")
         if self._queued_operations + len(operations) > QUEUE_LIMIT:
             raise Unavailable("too many operations are waiting: nothing was done, try again in a moment")
         work = Work(operations, deadline, asyncio.get_running_loop().create_future(), copy_context())
