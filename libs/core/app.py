@@ -218,11 +218,8 @@ async def _start(parts: Parts, stopping: asyncio.Event, closing: AsyncExitStack)
     outbox = Outbox(mongo.db, clock)
     # What core publishes, about tenants, is relayed by whichever process holds that lease; a service has its own.
     for relay in (Relay(core, redis, core_outbox, source="core"), Relay(mongo, redis, outbox, source=settings.service)):
-        relay.start()
-        closing.push_async_callback(relay.stop)
-    live = LiveListener(redis)
-    live.start()
-    closing.push_async_callback(live.stop)
+        await closing.enter_async_context(relay)
+    live = await closing.enter_async_context(LiveListener(redis))
 
     health = Health()
     health.add("mongo", mongo.ping)
@@ -234,8 +231,7 @@ async def _start(parts: Parts, stopping: asyncio.Event, closing: AsyncExitStack)
     )
     service = await closing.enter_async_context(parts.open(platform))
     for subscriber in parts.subscribers(platform, service):
-        subscriber.start()
-        closing.push_async_callback(subscriber.drain)
+        await closing.enter_async_context(subscriber)
     await closing.enter_async_context(Jobs(mongo.db, parts.jobs(platform, service)))
     return platform, service
 

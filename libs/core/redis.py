@@ -3,9 +3,9 @@
 import asyncio
 from typing import Any, Self
 
-from redis.asyncio import BlockingConnectionPool, Connection, Redis as Client
+from redis.asyncio import BlockingConnectionPool, Connection, ConnectionPool, Redis as Client
 from redis.asyncio.retry import Retry
-from redis.backoff import ExponentialWithJitterBackoff
+from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError, TimeoutError as RedisTimeoutError
 
 # What a caller of Redis catches when Redis is away; anything else is a mistake in the command.
@@ -52,6 +52,13 @@ class Redis:
 
     def key(self, *parts: str) -> str:
         return self._prefix + ":".join(parts)
+
+    def unretried(self) -> Client:
+        """A client of its own that sends no command twice, for those that would do more the second time. Close it with
+        `aclose(close_connection_pool=True)`."""
+        shared = self.client.connection_pool
+        options = {**shared.connection_kwargs, "retry": Retry(NoBackoff(), 0)}
+        return Client(connection_pool=ConnectionPool(shared.connection_class, **options))
 
     async def ping(self) -> None:
         await self.client.ping()

@@ -137,19 +137,15 @@ class Measured:
 
 @asynccontextmanager
 async def relaying(mongo: Mongo, redis: Redis, outbox: Outbox) -> AsyncIterator[None]:
-    relay = Relay(mongo, redis, outbox, source="bench")
-    relay.start()
-    yield
-    await relay.stop()
+    async with Relay(mongo, redis, outbox, source="bench"):
+        yield
 
 
 @asynccontextmanager
 async def subscribed(mongo: Mongo, redis: Redis, group: str) -> AsyncIterator[None]:
     handlers = {"bench.happened": effect(mongo)}
-    subscriber = Subscriber(mongo, redis, group=group, source="bench", handlers=handlers)
-    subscriber.start()
-    yield
-    await subscriber.drain()
+    async with Subscriber(mongo, redis, group=group, source="bench", handlers=handlers):
+        yield
 
 
 def effect(mongo: Mongo) -> Callable[[Sequence[Event], Session], Awaitable[None]]:

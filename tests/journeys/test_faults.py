@@ -125,10 +125,8 @@ class Effects:
         await migrate(mongo.db, (*SUBSCRIBER_INDEXES, Index("leases"), Index("effects")))
         effects = cls(mongo)
         handlers = {"transfer.completed": effects.count}
-        subscriber = Subscriber(mongo, client, group="counter", source="payment", handlers=handlers)
-        subscriber.start()
-        yield effects
-        await subscriber.drain()
+        async with Subscriber(mongo, client, group="counter", source="payment", handlers=handlers):
+            yield effects
         await client.close()
         await mongo.close()
 

@@ -77,11 +77,14 @@ class Outbox:
         self.kicked.set()
 
     async def lag(self) -> Lag:
-        oldest = await self._outbox.find_one({"sent_at": None}, {"at": 1}, sort=[("at", ASCENDING)])
+        fields = {"at": 1, "waits_since": 1}
+        oldest = await self._outbox.find_one({"sent_at": None}, fields, sort=[("at", ASCENDING)])
         if oldest is None:
             return Lag(0, 0.0)
         waiting = await self._outbox.count_documents({"sent_at": None}, limit=_LAG_COUNTED_TO)
-        return Lag(waiting, max(0.0, (self._clock.now() - oldest["at"]).total_seconds()))
+        # What is sent again may be a week old, and has not waited for a week: nobody is late because of it.
+        since: datetime = oldest.get("waits_since") or oldest["at"]
+        return Lag(waiting, max(0.0, (self._clock.now() - since).total_seconds()))
 
     async def _allot(self, session: Session, events: Sequence[Event]) -> tuple[datetime, list[int]]:
         """The next sequences of the events' keys. Their rows are written, so that transactions on one key conflict."""

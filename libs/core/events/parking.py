@@ -83,7 +83,8 @@ class Parking:
 
     async def standing(self, partitions: Sequence[int]) -> set[str]:
         """The keys that stand still. Gives each a head that has none, as after a commit that seemed to have failed."""
-        first = await self._first_of_each({"partition": {"$in": [*partitions]}})
+        # Partitions last: without them the index leads from key to key, past however many wait behind each head.
+        first = [row for row in await self._first_of_each({}) if row["partition"] in partitions]
         headless = [row["_id"] for row in first if not row["head"]]
         if headless:
             await self._rows.update_many({"_id": {"$in": headless}}, _MOVE_UP)
@@ -136,8 +137,8 @@ class Parking:
         stages: list[Document] = [
             {"$match": {"subscription": self._subscription, **which}},
             {"$sort": {"subscription": 1, "key": 1, "place": 1}},
-            {"$group": {"_id": "$key", "id": {"$first": "$_id"}, "head": {"$first": "$head"}}},
-            {"$project": {"_id": "$id", "key": "$_id", "head": 1}},
+            {"$group": {"_id": "$key", "row": {"$first": "$$ROOT"}}},
+            {"$replaceWith": {"_id": "$row._id", "key": "$_id", "partition": "$row.partition", "head": "$row.head"}},
         ]
         return await (await self._rows.aggregate(stages, session=session)).to_list()
 

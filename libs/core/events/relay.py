@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Self
 
 import structlog
 from prometheus_client import Counter, Gauge
@@ -33,6 +34,7 @@ from libs.core.events.stream import NOTHING, EntryId, Place, Published, Stream
 from libs.core.ids import new_id
 from libs.core.lock import Lease
 from libs.core.mongo import Document, Mongo, Session
+from libs.core.pubsub import subscribed
 from libs.core.redis import Redis
 
 STATE = "relays"
@@ -88,7 +90,10 @@ class _State:
 
 
 class Relay:
-    """Of the process's own service database, to the streams of `source`. `start()` it, and `await stop()` it."""
+    """Of one service database, to the streams of `source`: `async with Relay(...)`.
+
+    At the end it sends what is committed by then, notes what was sent, and lets another process take over.
+    """
 
     def __init__(
         self,
@@ -107,28 +112,29 @@ class Relay:
         # A snapshot, so that no event is seen without the ones of its key that were committed before it.
         self._unsent = self._documents.with_options(read_concern=ReadConcern("snapshot"))
         self._states = mongo.db[STATE]
+        self._redis = redis
         self._stream = Stream(redis, source)
         self._lease = Lease(mongo.db, f"relay:{source}", ttl_s=lease_ttl_s)
         self._limit = stream_limit
         self._patience_s = patience_s
         self._state = _State()
         self._saved: Document = {}
+        self._state_of: int | None = None  # the lease's token when the state was read
         self._unmarked: list[str] = []
         self._stuck: dict[str, tuple[int, float]] = {}
         self._rested_at = self._mark_at = self._sweep_at = 0.0
         self._stopping = False
-        self._tasks: list[asyncio.Task[None]] = []
 
-    def start(self) -> None:
-        self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self._hear_kicks())]
+    async def __aenter__(self) -> Self:
+        self._running = asyncio.create_task(self._run())
+        self._hearing = asyncio.create_task(self._hear_kicks())
+        return self
 
-    async def stop(self) -> None:
-        """Sends what is committed by now, notes what was sent, and lets another process take over."""
+    async def __aexit__(self, *_: object) -> None:
         self._stopping = True
         self._outbox.kick()
-        running, hearing = self._tasks
-        hearing.cancel()
-        await asyncio.gather(running, hearing, return_exceptions=True)
+        self._hearing.cancel()
+        await asyncio.gather(self._running, self._hearing, return_exceptions=True)
 
     async def _run(self) -> None:
         failures = 0
@@ -148,6 +154,7 @@ class Relay:
                 await asyncio.sleep(min(_LONGEST_BACK_OFF_S, 0.05 * 2**failures) * random.uniform(0.5, 1))
         if self._lease.held:
             with suppress(RedisError, PyMongoError, OSError, LeaseLost):
+                await self._resume()
                 await self._send_unsent()
                 await self._save()
                 await self._lease.release()
@@ -157,9 +164,11 @@ class Relay:
         due = time.monotonic() >= self._sweep_at
         if due:
             self._sweep_at = time.monotonic() + _SWEEP_S
+            await self._measure()
         if not self._lease.held:
             await self._stand_by(kicked=kicked, due=due)
             return
+        await self._resume()
         if due:
             await self._sweep()
         if kicked or due:
@@ -172,7 +181,7 @@ class Relay:
 
     async def _wait(self) -> bool:
         """Until there is something to do; true if that is because of a kick."""
-        until = min(self._sweep_at, self._mark_at) if self._unmarked else self._sweep_at
+        until = min(self._sweep_at, self._mark_at) if self._unmarked and self._lease.held else self._sweep_at
         with suppress(TimeoutError):
             async with asyncio.timeout(max(0.0, until - time.monotonic())):
                 await self._outbox.kicked.wait()
@@ -185,24 +194,29 @@ class Relay:
 
     async def _stand_by(self, *, kicked: bool, due: bool) -> None:
         if due and await self._lease.acquire():
-            row = await self._states.find_one({"_id": self._stream.source})
-            self._state, self._saved = (_State.of(row), row) if row else (_State(), {})
-            self._unmarked.clear()
-            self._stuck.clear()
             self._sweep_at = 0.0
         elif kicked:
             await self._stream.kick()
+
+    async def _resume(self) -> None:
+        """What another relay may have done since is read once per taking of the lease, before anything else is done."""
+        if self._state_of == self._lease.token:
+            return
+        row = await self._states.find_one({"_id": self._stream.source})
+        self._state, self._saved = (_State.of(row), row) if row else (_State(), {})
+        self._unmarked.clear()
+        self._stuck.clear()
+        self._state_of = self._lease.token
 
     async def _hear_kicks(self) -> None:
         """Of other processes, whose relays stand by. One that is missed costs a sweep's time."""
         while True:
             with suppress(RedisError, OSError):
-                async with self._stream.client.pubsub() as pubsub:
-                    await pubsub.subscribe(self._stream.kick_channel)
-                    async for _ in pubsub.listen():
-                        if self._lease.held:
+                async with subscribed(self._redis, self._stream.kick_channel) as kicks:
+                    while True:
+                        if await kicks.receive() and self._lease.held:
                             self._outbox.kick()
-            await asyncio.sleep(1)
+            await asyncio.sleep(_SWEEP_S * random.uniform(0.5, 1))
 
     async def _send_unsent(self) -> None:
         documents = await self._unsent.find(
@@ -218,20 +232,19 @@ class Relay:
             self._outbox.kick()
 
     async def _send(self, documents: Sequence[Document]) -> bool:
-        """True once Redis has accepted the events of all, or of none if there are none."""
+        """True once Redis has accepted the events of all; without any, true if it is as this relay left it."""
         lines = "".join(document["events"] for document in documents)
         assert self._lease.token is not None
         answer = await self._stream.publish(
             self._state.epoch, self._lease.token, self._now_ms(), self._state.tails, lines, limit=self._limit
         )
-        if answer.outcome == "full" and documents:
-            await self._make_room()
-        elif answer.outcome == "lost" or (answer.outcome == "fenced" and await self._lease.renew()):
+        if answer.outcome == "lost" or (answer.outcome == "fenced" and await self._lease.renew()):
             await self._reset()
+        elif answer.outcome == "full" and documents:
+            await self._make_room()
         elif answer.outcome == "sent" and documents:
             self._note_sent(documents, answer)
-            return True
-        return not documents
+        return answer.outcome == "sent" or (answer.outcome == "full" and not documents)
 
     def _note_sent(self, documents: Sequence[Document], answer: Published) -> None:
         if not self._unmarked:
@@ -273,6 +286,9 @@ class Relay:
             else:
                 await self._stream.trim(self._removable_before(places, keep_since_ms=self._now_ms() - _KEEP_MS))
         await self._save()
+
+    async def _measure(self) -> None:
+        """In every process, and while Redis is away, when it matters."""
         lag = await self._outbox.lag()
         LAG_SECONDS.labels(self._stream.source).set(lag.oldest_s)
         WAITING.labels(self._stream.source).set(lag.waiting)
@@ -348,7 +364,8 @@ class Relay:
             RESETS.labels(self._stream.source).inc()
             log.warning("sending again", source=self._stream.source, since=_instant(since).isoformat())
         # Safe to be interrupted: until the new epoch is in Redis, whoever comes next finds the same loss.
-        await self._documents.update_many({"sent_at": {"$gte": _instant(since)}}, {"$set": {"sent_at": None}})
+        again = {"$set": {"sent_at": None, "waits_since": datetime.now(UTC)}}
+        await self._lease.during(self._documents.update_many({"sent_at": {"$gte": _instant(since)}}, again))
         self._unmarked.clear()
         self._state.epoch = new_id()
         self._state.tails = [NOTHING] * PARTITIONS

@@ -21,6 +21,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from typing import Self
 
 import structlog
 from opentelemetry import trace
@@ -82,8 +83,9 @@ class _HandledBefore(Exception):
 
 
 class Subscriber:
-    """One process's part in the group's reading of `source`. `start()` it, and `await drain()` it.
+    """One process's part in the group's reading of `source`: `async with Subscriber(...)`.
 
+    At the end it reads no more, finishes the batch in hand, and lets the other processes of the group take over.
     `max_tries` and `first_retry_s` (doubled with each try, up to a minute, with jitter) say when an event that fails is
     given up as a dead letter: by default after 8 tries in about half a minute.
     """
@@ -122,16 +124,17 @@ class Subscriber:
         self._unread: set[int] = set()  # partitions that may hold entries given out and never acknowledged
         self._standing: set[str] = set()  # keys with an event put aside
         self._stopping = asyncio.Event()
-        self._running: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
+    async def __aenter__(self) -> Self:
         self._running = asyncio.create_task(self._run())
+        return self
 
-    async def drain(self) -> None:
-        """Reads no more, finishes the batch in hand, and lets the other processes of the group take over."""
+    async def __aexit__(self, *_: object) -> None:
         self._stopping.set()
-        if self._running:
+        try:
             await self._running
+        finally:
+            await self._stream.close()
 
     async def _run(self) -> None:
         failures = 0
@@ -161,6 +164,8 @@ class Subscriber:
             return
         due = await self._due_again()
         await self._settle(due)
+        if time.monotonic() >= self._balance_at:
+            return  # that took long: a partition may be another's by now, who must be the one to read on
         entries = await self._read(block_ms=None if due else int(_TICK_S * 1000))
         known = [Delivery.of(self.name, entry, entry.body) for entry in entries if entry.body is not None]
         await self._settle([delivery for delivery in known if self._concerns(delivery)])
@@ -224,6 +229,8 @@ class Subscriber:
 
     async def _commit(self, deliveries: Sequence[Delivery]) -> None:
         remaining = list({delivery.id: delivery for delivery in reversed(deliveries)}.values())[::-1]
+        if self._idempotent:  # in their inbox is only what was put aside: it may have been skipped, and that is final
+            remaining = await self._not_handled(remaining)
         while remaining:
             try:
                 await self._try_to_commit(remaining)
@@ -234,6 +241,8 @@ class Subscriber:
     async def _not_handled(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         ids = [delivery.id for delivery in deliveries if not delivery.parked]
         handled = {row["_id"] async for row in self._inbox.find({"_id": {"$in": ids}})}
+        if handled:  # what is delivered again is kept in the outbox for longer, too
+            await self._inbox.update_many({"_id": {"$in": [*handled]}}, {"$set": {"at": datetime.now(UTC)}})
         parked = await self._parking.present([delivery.id for delivery in deliveries if delivery.parked])
         return [d for d in deliveries if (d.id in parked if d.parked else d.id not in handled)]
 
@@ -332,7 +341,7 @@ class Subscriber:
         self, handlers: Mapping[str, Callable[..., Awaitable[None]]], events: Sequence[Event], *session: Session
     ) -> None:
         for handler, together in _by_handler(handlers, events):
-            with _continuing(together):
+            with _continuing(together), _cancelled_only_by_us():
                 await handler(together, *session)
 
     def _count(self, events: Sequence[Event]) -> None:
@@ -365,6 +374,18 @@ def _by_handler(
         call = rounds[event.partition_key] = (number if last == handler else number + 1, handler)
         calls.setdefault(call, []).append(event)
     return [(handler, calls[number, handler]) for number, handler in sorted(calls, key=lambda call: call[0])]
+
+
+@contextmanager
+def _cancelled_only_by_us() -> Iterator[None]:
+    """A handler that awaits what another task has cancelled fails; it must not end the subscriber."""
+    try:
+        yield
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise RuntimeError("what the handler waited for was cancelled") from error
 
 
 @contextmanager

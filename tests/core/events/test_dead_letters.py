@@ -1,3 +1,4 @@
+import asyncio
 from collections.abc import Sequence
 
 import pytest
@@ -27,8 +28,8 @@ class Allergy:
 async def one_ill(world: World) -> tuple[Allergy, Subscriber]:
     """Keys `ill` and `well` have said 0 to 4; 1 of `ill` is dead, and 2 to 4 wait behind it."""
     allergy = Allergy(world, key="ill", n=1)
-    world.relay()
-    subscriber = world.subscriber(handlers={"ping.sent": allergy.note}, max_tries=2)
+    await world.relay()
+    subscriber = await world.subscriber(handlers={"ping.sent": allergy.note}, max_tries=2)
     for n in range(5):
         await world.publish(ping(n, "ill"), ping(n, "well"))
     await eventually(lambda: dead(world))
@@ -50,7 +51,7 @@ async def ill(world: World) -> list[int]:
 
 
 async def gone_well(world: World, numbers: list[int]) -> bool:
-    return await ill(world) == numbers and await world.mongo.db.parked_events.count_documents({}) == 0
+    return await ill(world) == numbers and await nothing_parked(world)
 
 
 class TestBlock:
@@ -63,16 +64,16 @@ class TestBlock:
 
     async def test_is_known_to_the_next_holder(self, pings: World) -> None:
         _, holder = await one_ill(pings)
-        await holder.drain()
-        pings.subscriber()
+        await pings.stop(holder)
+        await pings.subscriber()
         await pings.publish(ping(5, "ill"), ping(5, "well"))
         await eventually(lambda: complete(pings, ["well"], 6))
         await eventually(lambda: waits(pings, 4))
 
     async def test_what_recovers_while_it_is_tried_again_goes_on_in_order(self, pings: World) -> None:
         allergy = Allergy(pings, key="ill", n=1)
-        pings.relay()
-        pings.subscriber(handlers={"ping.sent": allergy.note}, max_tries=1000)
+        await pings.relay()
+        await pings.subscriber(handlers={"ping.sent": allergy.note}, max_tries=1000)
         for n in range(5):
             await pings.publish(ping(n, "ill"))
         await eventually(lambda: pings.mongo.db.parked_events.find_one({"tries": {"$gte": 2}}))
@@ -132,8 +133,8 @@ class TestPoison:
     """What can never be handled is dead at once, and nothing else notices."""
 
     async def test_undecodable(self, pings: World) -> None:
-        pings.relay()
-        pings.subscriber()
+        await pings.relay()
+        await pings.subscriber()
         await pings.publish(ping(0))
         await eventually(lambda: complete(pings, "k", 1))
         await pings.redis.client.xadd(pings.redis.key("events", SOURCE, str(partition_of("k"))), {"e": b"\xff{"})
@@ -147,8 +148,8 @@ class TestPoison:
             for event in events:
                 PingView.of(event)
 
-        pings.relay()
-        pings.subscriber(handlers={"ping.sent": look})
+        await pings.relay()
+        await pings.subscriber(handlers={"ping.sent": look})
         await pings.publish(ping(0))
         [letter] = await eventually(lambda: dead(pings))
         assert (letter.tries, letter.error[:15]) == (1, "ValidationError")
@@ -162,8 +163,8 @@ class TestPoison:
                 raise RuntimeError("allergic")
             met.extend(numbers)
 
-        pings.relay()
-        pings.subscriber(handlers=None, idempotent={"ping.sent": apply}, max_tries=2)
+        await pings.relay()
+        await pings.subscriber(handlers=None, idempotent={"ping.sent": apply}, max_tries=2)
         await pings.publish(*(ping(n) for n in range(3)))
         await eventually(lambda: waits(pings, 1))
         [letter] = await dead(pings)
@@ -173,3 +174,41 @@ class TestPoison:
         await pings.publish(ping(3))  # what was skipped comes again, fails again, and holds nothing up
         await eventually(lambda: met[-1:] == [3])
         assert set(met) == {0, 2, 3}
+
+    async def test_idempotent_handler_never_sees_what_was_skipped(self, pings: World) -> None:
+        ill = True
+        met: list[int] = []
+
+        async def apply(events: Sequence[Event]) -> None:
+            if ill and 0 in [event.data["n"] for event in events]:
+                raise RuntimeError("allergic")
+            met.extend(event.data["n"] for event in events)
+
+        await pings.relay()
+        await pings.subscriber(handlers=None, idempotent={"ping.sent": apply}, max_tries=1)
+        await pings.publish(ping(0))
+        [letter] = await eventually(lambda: dead(pings))
+        await DeadLetters(pings.mongo.db).skip(letter.id)
+        await eventually(lambda: nothing_parked(pings))
+        ill = False
+        await pings.redis.client.xadd(pings.redis.key("events", SOURCE, str(partition_of("k"))), {"e": letter.event})
+        await pings.publish(ping(1))
+        await eventually(lambda: 1 in met)
+        assert met == [1]
+
+    async def test_handler_that_waited_for_what_was_cancelled(self, pings: World) -> None:
+        async def apply(events: Sequence[Event], session: Session) -> None:
+            if any(event.data["n"] < 0 for event in events):
+                raise asyncio.CancelledError
+            await pings.note(events, session)
+
+        await pings.relay()
+        await pings.subscriber(handlers={"ping.sent": apply}, max_tries=1)
+        await pings.publish(ping(-1, "ill"), ping(0))
+        await eventually(lambda: complete(pings, "k", 1))
+        [letter] = await dead(pings)
+        assert letter.key == "ill"
+
+
+async def nothing_parked(world: World) -> bool:
+    return await world.mongo.db.parked_events.count_documents({}) == 0

@@ -19,11 +19,9 @@ async def next_of(listener: Listener) -> object:
 
 @pytest.fixture
 async def live(pings: World) -> AsyncIterator[LiveListener]:
-    pings.relay()
-    live = LiveListener(pings.redis, queue_limit=5)
-    live.start()
-    yield live
-    await live.stop()
+    await pings.relay()
+    async with LiveListener(pings.redis, queue_limit=5) as live:
+        yield live
 
 
 class TestListen:
@@ -84,22 +82,16 @@ class TestSlowListener:
 
 class TestLostConnection:
     async def test_tells_everybody_to_resync(self, fragile: World, own_redis: Server) -> None:
-        fragile.relay()
-        live = LiveListener(fragile.redis)
-        live.start()
-        async with live.listen("ping.sent") as listener:
+        await fragile.relay()
+        async with LiveListener(fragile.redis) as live, live.listen("ping.sent") as listener:
             assert await next_of(listener) is RESYNC
             await asyncio.to_thread(own_redis.restart)
             assert await next_of(listener) is RESYNC
             await fragile.publish(ping(1))
             assert await next_of(listener) == 1
-        await live.stop()
 
     async def test_listens_before_redis_is_there(self, fragile: World, own_redis: Server) -> None:
         own_redis.kill()
-        live = LiveListener(fragile.redis)
-        live.start()
-        async with live.listen("ping.sent") as listener:
+        async with LiveListener(fragile.redis) as live, live.listen("ping.sent") as listener:
             await asyncio.to_thread(own_redis.start)
             assert await next_of(listener) is RESYNC
-        await live.stop()

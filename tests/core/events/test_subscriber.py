@@ -3,6 +3,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 
 import pytest
 from opentelemetry import trace
@@ -45,33 +46,45 @@ async def worker(world: World, *arguments: str, **urls: str) -> AsyncIterator[as
 
 class TestHandle:
     async def test_each_once_and_in_order(self, pings: World) -> None:
-        pings.relay()
-        pings.subscriber()
+        await pings.relay()
+        await pings.subscriber()
         for n in range(20):
             await one_per_partition(pings, n)
         await eventually(lambda: complete(pings, "", 20))
         await eventually(lambda: count(pings, 20 * PARTITIONS))
 
     async def test_every_group_gets_everything(self, pings: World) -> None:
-        pings.relay()
+        await pings.relay()
         for group in ("here", "there"):
-            pings.subscriber(group)
+            await pings.subscriber(group)
         await pings.publish(ping(0), ping(1))
         for group in ("here", "there"):
             await eventually(lambda group=group: complete(pings, "k", 2, group))  # type: ignore[misc]
 
     async def test_twenty_duplicates_have_one_effect(self, pings: World) -> None:
-        pings.relay()
-        pings.subscriber()
+        await pings.relay()
+        await pings.subscriber()
         same = ping(0)
         await pings.publish(*[same] * 10)
         await eventually(lambda: complete(pings, "k", 1))
         await pings.publish(*[same] * 10, ping(1))
         await eventually(lambda: complete(pings, "k", 2))
 
+    async def test_what_comes_again_is_remembered_for_as_long_again(self, pings: World) -> None:
+        """The outbox does so too: it keeps what was sent again from then on."""
+        await pings.relay()
+        await pings.subscriber()
+        same = ping(0)
+        await pings.publish(same)
+        await eventually(lambda: complete(pings, "k", 1))
+        long_ago = datetime(2020, 1, 1, tzinfo=UTC)
+        await pings.mongo.db.inbox.update_one({}, {"$set": {"at": long_ago}})
+        await pings.publish(same)
+        await eventually(lambda: pings.mongo.db.inbox.find_one({"at": {"$gt": long_ago}}))
+
     async def test_types_without_a_handler_pass(self, pings: World) -> None:
-        pings.relay()
-        pings.subscriber()
+        await pings.relay()
+        await pings.subscriber()
         await pings.publish(ping(7, data=PingLost), ping(0))
         await eventually(lambda: complete(pings, "k", 1))
         await eventually(lambda: nothing_pending(pings))
@@ -84,8 +97,8 @@ class TestHandle:
 
         with TracerProvider().get_tracer("t").start_as_current_span("publish") as span:
             event = ping(correlation_id="req-1")
-        pings.relay()
-        pings.subscriber(handlers={"ping.sent": look})
+        await pings.relay()
+        await pings.subscriber(handlers={"ping.sent": look})
         await pings.publish(event)
         await eventually(lambda: met)
         assert met == [("req-1", span.get_span_context().trace_id)]
@@ -98,8 +111,8 @@ class TestHandle:
             met.extend(event.id for event in events)
             await go_on.wait()
 
-        pings.relay()
-        pings.subscriber(idempotent={"ping.sent": apply}, handlers=None)
+        await pings.relay()
+        await pings.subscriber(idempotent={"ping.sent": apply}, handlers=None)
         event = ping()
         await pings.publish(event)
         await eventually(lambda: met)
@@ -138,9 +151,9 @@ class TestBatches:
         assert _by_handler({"ping.sent": sent, "ping.lost": sent}, events) == [(sent, events)]
 
     async def test_what_fails_alone_spoils_nothing_of_its_batch(self, pings: World) -> None:
-        pings.relay()
+        await pings.relay()
         await pings.publish(*(ping(-1 if key == "bad" else 0, key) for key in ["a", "b", "bad", "c", "d"]))
-        pings.subscriber()
+        await pings.subscriber()
         await eventually(lambda: complete(pings, "abcd", 1))
 
 
@@ -152,20 +165,20 @@ async def lost(events: Sequence[Event], session: Session) -> None: ...
 
 class TestCrash:
     async def test_between_commit_and_acknowledgement(self, fragile: World, own_redis: Server) -> None:
-        fragile.relay()
+        await fragile.relay()
         async with worker(fragile, "stop-before-ack", REDIS_URL=own_redis.url) as dying:
             await fragile.publish(ping(0))
             await eventually(lambda: complete(fragile, "k", 1), within_s=20)
             dying.kill()
             await dying.wait()
         assert not await nothing_pending(fragile)
-        fragile.subscriber(lease_ttl_s=LEASE_TTL_S)
+        await fragile.subscriber(lease_ttl_s=LEASE_TTL_S)
         await eventually(lambda: nothing_pending(fragile), within_s=20)
         assert await fragile.seen() == {"k": [0]}
 
     async def test_of_a_process_under_load(self, forgetful: World, own_mongo: Server) -> None:
-        forgetful.relay()
-        forgetful.subscriber(lease_ttl_s=LEASE_TTL_S)
+        await forgetful.relay()
+        await forgetful.subscriber(lease_ttl_s=LEASE_TTL_S)
         async with worker(forgetful, MONGO_URL=own_mongo.url) as dying:
             await eventually(lambda: holders(forgetful, 2), within_s=20)
             for n in range(40):
@@ -218,8 +231,8 @@ class TestOutage:
                 raise refusal
             await pings.note(events, session)
 
-        pings.relay()
-        pings.subscriber(handlers={"ping.sent": note})
+        await pings.relay()
+        await pings.subscriber(handlers={"ping.sent": note})
         await pings.publish(ping(0), ping(1))
         await eventually(lambda: complete(pings, "k", 2))
         assert await pings.mongo.db.parked_events.count_documents({}) == 0
@@ -232,11 +245,11 @@ class TestOutage:
             await pings.mongo.db.leases.update_many({"_id": {"$regex": "^events:"}}, robbed)
             await pings.note(events, session)
 
-        pings.relay()
-        robbed = pings.subscriber(handlers={"ping.sent": be_robbed}, transaction_timeout_s=1)
+        await pings.relay()
+        robbed = await pings.subscriber(handlers={"ping.sent": be_robbed}, transaction_timeout_s=1)
         await pings.publish(ping(0))
         await eventually(lambda: pings.mongo.db.leases.find_one({"holder": "another"}))
-        await robbed.drain()
+        await pings.stop(robbed)
         assert await pings.seen() == {}
 
 
@@ -249,20 +262,20 @@ class TestDrain:
             await go_on.wait()
             await pings.note(events, session)
 
-        pings.relay()
-        first = pings.subscriber(handlers={"ping.sent": slowly})
+        await pings.relay()
+        first = await pings.subscriber(handlers={"ping.sent": slowly})
         await pings.publish(ping(0))
         await entered.wait()
         await pings.publish(ping(1))
-        draining = asyncio.create_task(first.drain())
+        draining = asyncio.create_task(pings.stop(first))
         go_on.set()
         await draining
         assert await pings.seen() == {"k": [0]}
-        pings.subscriber()
+        await pings.subscriber()
         await eventually(lambda: complete(pings, "k", 2))
 
     async def test_is_quick_when_idle(self, pings: World) -> None:
-        subscriber = pings.subscriber()
+        subscriber = await pings.subscriber()
         await eventually(lambda: holders(pings, 1))
         async with asyncio.timeout(0.4):  # less than one blocking read
-            await subscriber.drain()
+            await pings.stop(subscriber)

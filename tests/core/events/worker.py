@@ -29,7 +29,7 @@ async def work(namespace: str, *, stop_before_ack: bool) -> None:
                 await redis.client.client_pause(2000, all=False)
             await world.note(events, session)
 
-        world.subscriber(handlers={"ping.sent": note}, lease_ttl_s=LEASE_TTL_S)
+        await world.subscriber(handlers={"ping.sent": note}, lease_ttl_s=LEASE_TTL_S)
         await asyncio.Event().wait()
 
 

@@ -41,20 +41,20 @@ class World:
         await self.mongo.transaction(lambda session: outbox.append(session, events))
         outbox.kick()
 
-    def relay(self, outbox: Outbox | None = None, *, stream_limit: int = STREAM_LIMIT, **options: Any) -> Relay:
+    async def relay(self, outbox: Outbox | None = None, *, stream_limit: int = STREAM_LIMIT, **options: Any) -> Relay:
         relay = Relay(
             self.mongo, self.redis, outbox or self.outbox, source=SOURCE, stream_limit=stream_limit, **options
         )
-        relay.start()
-        self._stack.push_async_callback(relay.stop)
-        return relay
+        return await self._stack.enter_async_context(relay)
 
-    def subscriber(self, group: str = "notes", **options: Any) -> Subscriber:
+    async def subscriber(self, group: str = "notes", **options: Any) -> Subscriber:
         options.setdefault("handlers", {"ping.sent": self.noting(group)})
         subscriber = Subscriber(self.mongo, self.redis, group=group, source=SOURCE, first_retry_s=0.02, **options)
-        subscriber.start()
-        self._stack.push_async_callback(subscriber.drain)
-        return subscriber
+        return await self._stack.enter_async_context(subscriber)
+
+    async def stop(self, part: Relay | Subscriber) -> None:
+        """Before the end, where it is stopped once more and does not mind."""
+        await part.__aexit__(None, None, None)
 
     def noting(self, group: str = "notes") -> Any:
         async def note(events: Sequence[Event], session: Session) -> None:
