@@ -1,9 +1,11 @@
 """The way to MongoDB: one client a process, this service's own database, and the one that all services read."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Self, TypeVar
 
 import pymongo
+import pymongo.lock
 from bson import CodecOptions
 from bson.codec_options import TypeDecoder, TypeRegistry
 from bson.int64 import Int64
@@ -26,6 +28,19 @@ Session = AsyncClientSession
 
 # An acknowledgement means: on the disk of a majority. Money accepts no less.
 DURABLE = WriteConcern(w="majority", j=True)
+
+
+async def _wait_for(awaitable: Awaitable[T], timeout: float | None) -> T:  # noqa: ASYNC109
+    """As `asyncio.wait_for` is since Python 3.12, which makes no task of what it waits for.
+
+    That of 3.11 does, and forgets it when cancelled at the wrong moment. The driver waits for its conditions with it:
+    what was forgotten comes to hold the lock of all connections, for good. Seen after MongoDB hung for a minute.
+    """
+    async with asyncio.timeout(timeout):
+        return await awaitable
+
+
+pymongo.lock.wait_for = _wait_for  # type: ignore[assignment,attr-defined]
 
 
 class _PlainInt(TypeDecoder):
