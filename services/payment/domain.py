@@ -16,6 +16,7 @@ What refuses an operation, in order of precedence (the first that applies is the
 """
 
 import hashlib
+import math
 from collections.abc import Iterable, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
@@ -32,6 +33,8 @@ from libs.core.money import INT64_MAX, Money
 from libs.core.tenants import SystemWallet, system_wallet_id
 
 METADATA_LIMIT_BYTES = 4096
+# orjson writes 254 levels, and an answer adds its own: deeper metadata would make the other party's history unreadable.
+METADATA_LIMIT_DEPTH = 32
 REFERENCE_LIMIT = 200
 SYSTEM_OWNER = "@system"  # no user can have this id: theirs begin with a letter or digit
 TICK = timedelta(milliseconds=1)
@@ -257,6 +260,15 @@ def check_storable(reference: str, metadata: object) -> None:
         raise InvalidInput(f"this cannot be stored: {error}", field="metadata") from None
     if len(encoded) > METADATA_LIMIT_BYTES:
         raise InvalidInput(f"metadata and reference have at most {METADATA_LIMIT_BYTES} bytes", field="metadata")
+    if _depth(metadata) > METADATA_LIMIT_DEPTH:
+        raise InvalidInput(f"metadata is nested at most {METADATA_LIMIT_DEPTH} deep", field="metadata")
+
+
+def _depth(value: object) -> int:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InvalidInput("a number in metadata is finite", field="metadata")  # JSON would make it null
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return 0 if inner is None else 1 + max(map(_depth, inner), default=0)
 
 
 class Book:

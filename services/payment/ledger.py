@@ -68,8 +68,8 @@ LANE_ANSWERS_WITHIN_S = 1.0
 READ_SNAPSHOT = ReadConcern("snapshot")
 # MongoDB's labels: nothing was written, try all of it again; and: the commit was sent, send it again.
 TRANSIENT, UNKNOWN_COMMIT = "TransientTransactionError", "UnknownTransactionCommitResult"
-# Said only to who asked: these name wallets and ids that need not be the caller's.
-UNTOLD = {"WALLET_NOT_FOUND", "IDEMPOTENCY_MISMATCH"}
+# Said only to who asked: whether these were the caller's wallets was not, or not yet, found out.
+UNTOLD = {"WALLET_NOT_FOUND", "IDEMPOTENCY_MISMATCH", "LINKED_OPERATION_REFUSED"}
 
 
 @dataclass(eq=False, slots=True)
@@ -263,7 +263,7 @@ class Ledger:
             outcomes = [book.post(work.operations, at) for work in group]
             events = list(_news(book, group, outcomes, at))
             if not events:
-                return outcomes  # nothing new was asked
+                return outcomes  # nothing new was asked. It is committed too: what was read must be durable to be told
             await self._save(session, book, events, at)
             await _commit(session, struggle)
         self._outbox.kick()

@@ -1,3 +1,4 @@
+import json
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import timedelta
@@ -252,6 +253,8 @@ class TestStorable:
         [
             {"metadata": {"big": 2**64}},
             {"metadata": {"\ud800": 1}},
+            {"metadata": {"x": float("inf")}},
+            {"metadata": json.loads('{"x":' * 33 + "1" + "}" * 33)},
             {"metadata": {"x": "x" * 4096}},
             {"reference": "x" * 201},
             {"reference": "\ud800"},

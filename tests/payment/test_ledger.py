@@ -123,6 +123,19 @@ class TestPost:
         assert '"type":"transfer.refused"' in document["events"]
         assert '"rule":"wallet.balance"' in document["events"]
 
+    async def test_a_stranger_in_a_refused_set_is_told_nothing(
+        self, ledger: Ledger, payment_db: Mongo, player: Any
+    ) -> None:
+        mine, victim = await player("mine", 100), await player("victim", 100)
+        await ledger.post_all([transfer("a", mine, mine), transfer("b", victim, mine)], soon())
+        assert await payment_db.db["accounts"].find_one({"owner_id": "mine"})
+        assert not await payment_db.db["accounts"].find_one({"owner_id": "victim"})
+
+    async def test_more_than_31_bits(self, ledger: Ledger, player: Any) -> None:
+        ann, ben = await player("ann", 2**62), await player("ben")
+        large = transfer("t1", ann, ben, 2**61)
+        assert await ledger.post(large, soon()) == await ledger.post(large, soon())
+
     async def test_time_never_runs_backwards_for_a_wallet(self, ledger: Ledger, payment_db: Mongo, player: Any) -> None:
         ann, ben = await player("ann", 100), await player("ben")
         ahead = {"$set": {"at": ann.at + timedelta(days=3650)}}  # written by a process whose clock is ahead
