@@ -45,17 +45,17 @@ class Membership:
 
         Call it about four times in `ttl_s`, and never with events of a partition in hand.
         """
-        before = set(self.partitions)
-        await asyncio.gather(*(self._leases[partition].renew() for partition in before))
+        await asyncio.gather(*(self._leases[partition].renew() for partition in self.partitions))
+        kept = set(self.partitions)
         others = await self._claims_of_others()
         share = ceil(PARTITIONS / (len(others) + 1))
         await asyncio.gather(*(self._leases[partition].release() for partition in self.partitions[share:]))
         free = list(set(range(PARTITIONS)) - set(self.partitions) - {p for claimed in others for p in claimed})
         wanted = random.sample(free, min(len(free), max(0, share - len(self.partitions))))
         await asyncio.gather(*(self._leases[partition].acquire() for partition in wanted))
-        if before != set(self.partitions):
+        if kept != set(self.partitions):
             await self._claim()
-        return set(self.partitions) - before
+        return set(self.partitions) - kept
 
     async def guard(self, session: Session, partitions: Iterable[int]) -> None:
         """In the transaction that writes: `LeaseLost` if one of them is another process's by now."""

@@ -157,15 +157,14 @@ class Subscriber:
             await self._membership.leave()
 
     async def _turn(self) -> None:
+        due = await self._due_again()
+        await self._settle(due)
+        # Right before the read: what is read of a partition that is another's by now, the other does not get in time.
         if time.monotonic() >= self._balance_at:
             await self._balance()
         if not self._membership.partitions:
             await self._pause(_TICK_S)
             return
-        due = await self._due_again()
-        await self._settle(due)
-        if time.monotonic() >= self._balance_at:
-            return  # that took long: a partition may be another's by now, who must be the one to read on
         entries = await self._read(block_ms=None if due else int(_TICK_S * 1000))
         known = [Delivery.of(self.name, entry, entry.body) for entry in entries if entry.body is not None]
         await self._settle([delivery for delivery in known if self._concerns(delivery)])
