@@ -33,7 +33,7 @@ class FrozenClock:
         return self._now
 
 
-async def eventually(condition: Callable[[], Any], within_s: float = 5.0) -> Any:
+async def eventually(condition: Callable[[], Any], within_s: float = 15.0) -> Any:
     """The first truthy result of `condition`, a plain or async callable that is asked every 10 ms.
 
     `AssertionError` with the last result once `within_s` is over.
