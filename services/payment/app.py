@@ -8,6 +8,7 @@ from libs.core.events import Subscriber
 from libs.core.graphql import Limits
 from libs.core.pagination import Paginator
 from services.payment import store, subscribers
+from services.payment.balances import Balances
 from services.payment.commands import Payment
 from services.payment.ledger import Ledger
 from services.payment.schema import schema
@@ -18,9 +19,12 @@ settings = PaymentSettings.load()
 
 @asynccontextmanager
 async def open_payment(platform: Platform) -> AsyncIterator[Payment]:
-    async with Ledger(platform.mongo, platform.outbox, platform.clock) as ledger:
+    async with (
+        Ledger(platform.mongo, platform.outbox, platform.clock) as ledger,
+        Balances(platform.mongo, platform.live) as balances,
+    ):
         platform.health.add("lane", ledger.health)
-        yield Payment(platform, ledger, Paginator(settings.cursor_secret.get_secret_value()))
+        yield Payment(platform, ledger, balances, Paginator(settings.cursor_secret.get_secret_value()))
 
 
 def payment_subscribers(platform: Platform, payment: Payment) -> Iterable[Subscriber]:

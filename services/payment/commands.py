@@ -14,6 +14,7 @@ from libs.core.mongo import Session
 from libs.core.pagination import Paginator
 from libs.core.tenants import SystemWallet
 from services.payment import store
+from services.payment.balances import Balances
 from services.payment.domain import End, Operation, Outcome, TransferKind, Wallet, system_wallet, user_wallet
 from services.payment.events import WalletCreated
 from services.payment.ledger import SET_LIMIT, Ledger
@@ -26,6 +27,7 @@ class Payment:
 
     platform: Platform
     ledger: Ledger
+    balances: Balances
     paginator: Paginator
 
 

@@ -13,7 +13,6 @@ from strawberry.scalars import JSON
 from libs.core.access import Public, Requires, Scope, references
 from libs.core.context import Context
 from libs.core.errors import InvalidInput, NotFound, Refusal
-from libs.core.events import RESYNC, Event
 from libs.core.graphql import BigInt, Problem, build_schema
 from libs.core.ids import parse_id
 from libs.core.money import Money
@@ -21,7 +20,6 @@ from libs.core.pagination import Connection, Page, PageArgs
 from services.payment import commands, domain, store
 from services.payment.commands import NewDeposit, NewTransfer, NewWallet, Payment
 from services.payment.domain import Bucket, Direction, TransferKind, WalletKind, WalletStatus, check_storable
-from services.payment.events import TransferCompleted
 
 WATCH_LIMIT = 100
 
@@ -392,17 +390,12 @@ class Subscription:
     )
     async def balance_changed(self, info: Info[Context], wallet_ids: list[ID] | None = None) -> AsyncIterator[Wallet]:
         named = await _watched(info, wallet_ids)
-        live = _payment(info).platform.live
-        seen: dict[str, datetime] = {}
-        async with live.listen(TransferCompleted.event_type) as happenings:
-            await anext(happenings)  # the first says that from now on nothing is missed
-            async for happening in happenings:
-                ids = await _all_watched(info, named) if happening is RESYNC else _touched(info, named, happening)
-                if not ids:  # of others: most are, and asking MongoDB for nothing takes as long as for something
-                    continue
-                for wallet in (await _visible_wallets(info, ids)).values():
-                    if seen.get(wallet.id) != wallet.at:  # a read may have been ahead of the news
-                        seen[wallet.id] = wallet.at
+        owner_id = info.context.caller.user_id
+        async with _payment(info).balances.watch(info.context.tenant_id, owner_id, named) as changes:
+            async for change in changes:
+                scope = _scope(info, "wallet:read")
+                for wallet in [change] if change else await _all_watched(info, named):
+                    if scope.permits(owner_id=wallet.owner_id, tenant_id=wallet.tenant_id, id=wallet.id):
                         yield Wallet.of(wallet)
 
 
@@ -434,19 +427,11 @@ async def _watched(info: Info[Context], wallet_ids: Sequence[str] | None) -> fro
     return named
 
 
-def _touched(info: Info[Context], named: frozenset[str], event: Event) -> list[str]:
-    if event.tenant_id != info.context.tenant_id:
-        return []
-    ends = (event.data["debit"], event.data["credit"])
-    owner_id = info.context.caller.user_id
-    return [e["wallet_id"] for e in ends if (e["wallet_id"] in named if named else e["owner_id"] == owner_id)]
-
-
-async def _all_watched(info: Info[Context], named: frozenset[str]) -> list[str]:
+async def _all_watched(info: Info[Context], named: frozenset[str]) -> list[domain.Wallet]:
+    database = _payment(info).platform.mongo.db
     if named:
-        return list(named)
-    owner_id, scope = info.context.caller.user_id, _scope(info, "wallet:read")
-    return [wallet.id for wallet in await store.wallets_of(_payment(info).platform.mongo.db, scope, owner_id)]
+        return await store.wallets_by_id(database, info.context.tenant_id, named)
+    return await store.wallets_of(database, _scope(info, "wallet:read"), info.context.caller.user_id)
 
 
 async def _balances(info: Info[Context], owner_id: str) -> list[UserBalance]:

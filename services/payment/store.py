@@ -185,8 +185,12 @@ def _line_from(row: Mapping[str, Any], direction: Direction) -> Transaction:
 
 
 async def wallets_by_id(database: Database, tenant_id: str, ids: Iterable[str]) -> list[Wallet]:
-    keys = [wallet_key(tenant_id, i) for i in ids]
-    rows = await database["wallets"].find({"_id": {"$in": keys}, "tenant_id": tenant_id}).to_list()
+    return await wallets_by_key(database, [wallet_key(tenant_id, i) for i in ids])
+
+
+async def wallets_by_key(database: Database, keys: Iterable[str]) -> list[Wallet]:
+    """A key carries its tenant."""
+    rows = await database["wallets"].find({"_id": {"$in": list(keys)}}).to_list()
     return await _whole(database, [wallet_from(row) for row in rows])
 
 
