@@ -11,6 +11,7 @@ import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 
 from libs.core.errors import NotFound
 from libs.core.events.dead_letters import DeadLetters
@@ -29,31 +30,31 @@ async def main() -> None:
 
 
 async def show() -> None:
-    async for letters in of_each_service():
-        for letter in await letters.list():
-            print(f"{letter.id}  {letter.subscription}  {letter.key}  {letter.parked_at:%Y-%m-%d %H:%M:%S}Z")
-            print(f"  after {letter.tries} tries: {letter.error}")
-            print(f"  {letter.waiting} more events wait behind it")
-            print(f"  {letter.event}")
+    for service in stack.services():
+        async with of(service) as letters:
+            for letter in await letters.list():
+                print(f"{letter.id}  {letter.subscription}  {letter.key}  {letter.parked_at:%Y-%m-%d %H:%M:%S}Z")
+                print(f"  after {letter.tries} tries: {letter.error}")
+                print(f"  {letter.waiting} more events wait behind it")
+                print(f"  {letter.event}")
 
 
 async def decide(decision: Callable[[DeadLetters, str], Awaitable[None]], dead_letter_id: str) -> None:
-    async for letters in of_each_service():
-        try:
-            return await decision(letters, dead_letter_id)
-        except NotFound:  # perhaps another service's
-            continue
+    for service in stack.services():
+        async with of(service) as letters:
+            with suppress(NotFound):  # perhaps another service's
+                return await decision(letters, dead_letter_id)
     raise Failure(f"there is no dead letter {dead_letter_id}")
 
 
-async def of_each_service() -> AsyncIterator[DeadLetters]:
+@asynccontextmanager
+async def of(service: str) -> AsyncIterator[DeadLetters]:
     environment = os.environ if "MONGO_URL" in os.environ else stack.environment()
-    for service in stack.services():
-        mongo = Mongo.connect(environment["MONGO_URL"], service=service, namespace=environment.get("NAMESPACE", ""))
-        try:
-            yield DeadLetters(mongo.db)
-        finally:
-            await mongo.close()
+    mongo = Mongo.connect(environment["MONGO_URL"], service=service, namespace=environment.get("NAMESPACE", ""))
+    try:
+        yield DeadLetters(mongo.db)
+    finally:
+        await mongo.close()
 
 
 if __name__ == "__main__":
