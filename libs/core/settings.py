@@ -26,7 +26,7 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535)]
 
-    mongo_url: str = "mongodb://127.0.0.1:27017/?directConnection=true"
+    mongo_url: str = "mongodb://127.0.0.1:27017/?replicaSet=rs0"
     redis_url: str = "redis://127.0.0.1:6379/0"
     # Separates installations, and tests, that share one MongoDB and one Redis.
     namespace: Annotated[str, Field(pattern=r"^[a-z0-9_]{0,24}$")] = ""
