@@ -31,6 +31,7 @@ from libs.core.errors import Forbidden, InvalidInput, Refusal, Unauthenticated, 
 from libs.core.mongo import Database, Document
 from libs.core.pubsub import follow, tell
 from libs.core.redis import Redis
+from libs.core.tasks import ended
 
 COLLECTION = "policies"
 
@@ -121,8 +122,7 @@ class Access:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._following.cancel()
-        await asyncio.gather(self._following, return_exceptions=True)
+        await ended(self._following)
 
     async def check(self) -> dict[str, Any]:
         """For readiness: which version is in force; `Unavailable` once changes are not noticed any more."""

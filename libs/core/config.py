@@ -44,6 +44,7 @@ from libs.core.migrations import Index
 from libs.core.mongo import Document, Mongo, Session
 from libs.core.pubsub import follow, tell
 from libs.core.redis import Redis
+from libs.core.tasks import ended
 
 COLLECTION = "service_configs"
 INDEXES = (Index(COLLECTION), *AUDIT_INDEXES)
@@ -131,8 +132,7 @@ class Config:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._following.cancel()
-        await asyncio.gather(self._following, return_exceptions=True)
+        await ended(self._following)
 
     def get(self, model: type[Model], tenant_id: str | None = None) -> Model:
         """What is in force now, for the tenant or for the platform. A lookup in memory: do not keep the result."""

@@ -35,6 +35,7 @@ from libs.core.context import Caller
 from libs.core.errors import Unauthenticated, Unavailable
 from libs.core.http import fetch
 from libs.core.ids import ID_PATTERN
+from libs.core.tasks import ended
 
 LEEWAY = timedelta(seconds=30)  # how far the issuer's clock may be ahead of ours
 MAX_TOKEN_BYTES = 8 * 1024
@@ -154,8 +155,7 @@ class Identity:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._refreshing.cancel()
-        await asyncio.gather(self._refreshing, return_exceptions=True)
+        await ended(self._refreshing)
         await self._keys.close()
 
     async def authenticate(self, authorization: str) -> Caller:
@@ -257,8 +257,7 @@ class _Keys:
 
     async def close(self) -> None:
         if self._fetching:
-            self._fetching.cancel()
-            await asyncio.wait([self._fetching])
+            await ended(self._fetching)
 
     def _too_old(self) -> bool:
         return time.monotonic() - self._fetched_at > self._keep_s

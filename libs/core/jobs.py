@@ -24,6 +24,7 @@ from libs.core.errors import LeaseLost
 from libs.core.lock import Lease
 from libs.core.migrations import Index
 from libs.core.mongo import Database
+from libs.core.tasks import ended
 
 COLLECTION = "jobs"
 INDEXES = (Index(COLLECTION),)
@@ -69,9 +70,7 @@ class Jobs:
         self._stopping.set()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=_FINISH_WITHIN_S)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await ended(*self._tasks)
 
     async def _keep(self, job: Job) -> None:
         lease = Lease(self._database, f"job:{job.name}", ttl_s=LEASE_TTL_S)

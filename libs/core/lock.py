@@ -21,6 +21,7 @@ from pymongo.errors import DuplicateKeyError
 from libs.core.errors import LeaseLost
 from libs.core.ids import new_id
 from libs.core.mongo import Database, Document, Session
+from libs.core.tasks import ended
 
 T = TypeVar("T")
 
@@ -106,9 +107,7 @@ class Lease:
                 renewing.result()  # ends only by raising
             return working.result()
         finally:
-            working.cancel()
-            renewing.cancel()
-            await asyncio.gather(working, renewing, return_exceptions=True)
+            await ended(working, renewing)
 
     async def _keep(self) -> None:
         while True:

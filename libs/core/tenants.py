@@ -31,6 +31,7 @@ from libs.core.money import CURRENCY_PATTERN
 from libs.core.mongo import Document, Mongo, Session
 from libs.core.pubsub import follow, tell
 from libs.core.redis import Redis
+from libs.core.tasks import ended
 
 COLLECTION = "tenants"
 INDEXES = (Index(COLLECTION, (("hosts", 1),), unique=True, partial={"hosts.0": {"$exists": True}}),)
@@ -176,8 +177,7 @@ class Tenants:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._following.cancel()
-        await asyncio.gather(self._following, return_exceptions=True)
+        await ended(self._following)
 
     async def resolve(self, host: str, header: str | None) -> Tenant:
         """The tenant of a request without a token: by its `x-tenant` header, else its address, else the default.

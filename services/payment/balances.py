@@ -14,6 +14,7 @@ import structlog
 
 from libs.core.events import RESYNC, Event, LiveListener
 from libs.core.mongo import Mongo
+from libs.core.tasks import ended
 from services.payment import store
 from services.payment.domain import Wallet, account_key, wallet_key
 from services.payment.events import TransferCompleted
@@ -68,9 +69,7 @@ class Balances:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await ended(*self._tasks)
 
     @asynccontextmanager
     async def watch(self, tenant_id: str, owner_id: str, wallet_ids: Iterable[str]) -> AsyncIterator[Watcher]:

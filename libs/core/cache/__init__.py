@@ -45,6 +45,7 @@ from libs.core.cache.shared import EVERYTHING, FAILED, Found, Shared, Turn
 from libs.core.errors import Unavailable
 from libs.core.pubsub import subscribed
 from libs.core.redis import Redis
+from libs.core.tasks import ended
 
 __all__ = ["MISSING", "Cache", "Key"]
 
@@ -175,9 +176,7 @@ class Cache:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await ended(*self._tasks)
 
     async def trusted(self, *, within_s: float) -> None:
         """Returns once invalidations are heard and Redis is used; `TimeoutError` after `within_s`."""

@@ -24,6 +24,7 @@ from libs.core.events.event import Event, Undecodable
 from libs.core.events.stream import channel
 from libs.core.pubsub import subscribed
 from libs.core.redis import Redis
+from libs.core.tasks import ended
 
 _RECONNECT_S = 0.5
 
@@ -112,8 +113,7 @@ class _Hearing:
         self._running = asyncio.create_task(self._run())
 
     async def end(self) -> None:
-        self._running.cancel()
-        await asyncio.gather(self._running, return_exceptions=True)
+        await ended(self._running)
 
     def add(self, listener: Listener, key: str | None) -> None:
         self.listeners.setdefault(key, set()).add(listener)

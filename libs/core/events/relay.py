@@ -36,6 +36,7 @@ from libs.core.lock import Lease
 from libs.core.mongo import Document, Mongo, Session
 from libs.core.pubsub import subscribed
 from libs.core.redis import Redis
+from libs.core.tasks import ended
 
 STATE = "relays"
 
@@ -133,8 +134,7 @@ class Relay:
     async def __aexit__(self, *_: object) -> None:
         self._stopping = True
         self._outbox.kick()
-        self._hearing.cancel()
-        await asyncio.gather(self._running, self._hearing, return_exceptions=True)
+        await asyncio.gather(self._running, ended(self._hearing), return_exceptions=True)
 
     async def _run(self) -> None:
         failures = 0

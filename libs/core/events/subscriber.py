@@ -40,6 +40,7 @@ from libs.core.events.stream import Entry, Stream
 from libs.core.migrations import Index
 from libs.core.mongo import Mongo, Session
 from libs.core.redis import Redis
+from libs.core.tasks import ended
 
 Handler = Callable[[Sequence[Event], Session], Awaitable[None]]
 IdempotentHandler = Callable[[Sequence[Event]], Awaitable[None]]
@@ -202,9 +203,7 @@ class Subscriber:
             await asyncio.wait((reading, stopping), return_when=asyncio.FIRST_COMPLETED)
             return reading.result() if reading.done() else []
         finally:
-            reading.cancel()
-            stopping.cancel()
-            await asyncio.gather(reading, stopping, return_exceptions=True)
+            await ended(reading, stopping)
 
     def _concerns(self, delivery: Delivery) -> bool:
         event = delivery.event

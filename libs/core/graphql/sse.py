@@ -20,6 +20,7 @@ from libs.core.graphql.errors import HTTPRefused, RequestRefused
 from libs.core.graphql.execution import Engine, Request, Response
 from libs.core.graphql.http import EVENT_STREAM
 from libs.core.graphql.streams import FAREWELL_S, Streams
+from libs.core.tasks import ended
 
 TOKEN_HEADER = "x-graphql-event-stream-token"
 
@@ -165,9 +166,7 @@ class EventStreams:
                 await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
                 left = gone.done()
             finally:
-                for task in (gone, sender, pinger):
-                    task.cancel()
-                await asyncio.gather(gone, sender, pinger, return_exceptions=True)
+                await ended(gone, sender, pinger)
         if not left:
             with suppress(TimeoutError):  # a client that no longer reads
                 async with asyncio.timeout(FAREWELL_S):

@@ -4,7 +4,7 @@ https://github.com/enisdenjo/graphql-ws/blob/master/PROTOCOL.md
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack, aclosing, suppress
 from typing import Any
 
@@ -17,6 +17,7 @@ from libs.core.errors import CoreError, Forbidden, RateLimited, Unauthenticated
 from libs.core.graphql.errors import RequestRefused
 from libs.core.graphql.execution import ContextFactory, Engine, Request
 from libs.core.graphql.streams import FAREWELL_S, Ending, Stream, Streams
+from libs.core.tasks import ended
 
 PROTOCOL = "graphql-transport-ws"
 
@@ -86,7 +87,7 @@ class _Socket:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             close = self._how_it_ended(conversation)
         finally:
-            await _cancel([conversation, *self._operations.values()])
+            await ended(conversation, *self._operations.values())
         if close:
             with suppress(Exception):  # the client may have left meanwhile, or no longer read
                 async with asyncio.timeout(FAREWELL_S):
@@ -212,9 +213,3 @@ class _Socket:
 
     async def _send(self, message: dict[str, Any]) -> None:
         await self._send_raw({"type": "websocket.send", "text": orjson.dumps(message).decode()})
-
-
-async def _cancel(tasks: Iterable["asyncio.Task[None]"]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
