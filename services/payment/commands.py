@@ -114,20 +114,8 @@ async def _open(payment: Payment, wallet: Wallet, actor: str) -> Wallet:
 async def deposit(payment: Payment, context: Context, new: NewDeposit) -> Outcome:
     """Money from outside: the other side is the tenant's nostro wallet, which shows what its bank should hold."""
     await payment.platform.tenants.currency(context.tenant_id, new.money.currency)
-    source = End.of_system(context.tenant_id, SystemWallet.NOSTRO, new.money.currency)
-    operation = Operation(
-        id=new.id,
-        tenant_id=context.tenant_id,
-        kind=TransferKind.DEPOSIT,
-        source=source,
-        destination=End(new.wallet_id),
-        money=new.money,
-        actor=context.caller.user_id,
-        scope=payment.platform.access.scope(context.caller, "deposit:create"),
-        sight=payment.platform.access.scope(context.caller, "transfer:read"),
-        reference=new.reference,
-        metadata=new.metadata,
-    )
+    nostro = End.of_system(context.tenant_id, SystemWallet.NOSTRO, new.money.currency)
+    operation = _operation(payment, context, new, TransferKind.DEPOSIT, nostro, End(new.wallet_id))
     return await payment.ledger.post(operation, context.deadline)
 
 
@@ -166,16 +154,28 @@ def _some(news: Sequence[NewTransfer]) -> Sequence[NewTransfer]:
 
 def _transfer(payment: Payment, context: Context, new: NewTransfer) -> Operation:
     """A player's own transfer is real → real; only the system moves between buckets."""
+    return _operation(payment, context, new, TransferKind.TRANSFER, End(new.source_id), End(new.destination_id))
+
+
+def _operation(
+    payment: Payment,
+    context: Context,
+    new: NewDeposit | NewTransfer,
+    kind: TransferKind,
+    source: End,
+    destination: End,
+) -> Operation:
+    access, caller = payment.platform.access, context.caller
     return Operation(
         id=new.id,
         tenant_id=context.tenant_id,
-        kind=TransferKind.TRANSFER,
-        source=End(new.source_id),
-        destination=End(new.destination_id),
+        kind=kind,
+        source=source,
+        destination=destination,
         money=new.money,
-        actor=context.caller.user_id,
-        scope=payment.platform.access.scope(context.caller, "transfer:create"),
-        sight=payment.platform.access.scope(context.caller, "transfer:read"),
+        actor=caller.user_id,
+        scope=access.scope(caller, f"{kind}:create"),
+        sight=access.scope(caller, "transfer:read"),
         reference=new.reference,
         metadata=new.metadata,
     )

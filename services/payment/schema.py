@@ -411,8 +411,10 @@ def _ids(representations: Sequence[Mapping[str, Any]]) -> list[str]:
     return [parse_id(r.get("id"), "representations.id") for r in representations]
 
 
-async def _visible_wallets(info: Info[Context], ids: Sequence[str]) -> dict[str, domain.Wallet]:
-    payment, scope = _payment(info), _scope(info, "wallet:read")
+async def _visible_wallets(
+    info: Info[Context], ids: Sequence[str], action: str = "wallet:read"
+) -> dict[str, domain.Wallet]:
+    payment, scope = _payment(info), _scope(info, action)
     found = await store.wallets_by_id(payment.platform.mongo.db, info.context.tenant_id, ids)
     return {w.id: w for w in found if scope.permits(owner_id=w.owner_id, tenant_id=w.tenant_id, id=w.id)}
 
@@ -454,13 +456,11 @@ async def _transactions(
     info: Info[Context], wallet_id: str, bucket: Bucket | None, args: PageArgs
 ) -> Connection[Transaction]:
     """Empty for a wallet that the caller may not see, as for one that does not exist."""
-    payment, scope = _payment(info), _scope(info, "transaction:read")
-    database = payment.platform.mongo.db
-    wallets = await store.wallets_by_id(database, info.context.tenant_id, [wallet_id])
-    visible = [w for w in wallets if scope.permits(owner_id=w.owner_id, tenant_id=w.tenant_id, id=w.id)]
-    if not visible:
+    visible = await _visible_wallets(info, [wallet_id], "transaction:read")
+    if wallet_id not in visible:
         return Connection.of(Page.empty(), Transaction.of)
-    page = await store.transactions(database, payment.paginator, visible[0], bucket, args)
+    payment = _payment(info)
+    page = await store.transactions(payment.platform.mongo.db, payment.paginator, visible[wallet_id], bucket, args)
     return Connection.of(page, Transaction.of)
 
 
