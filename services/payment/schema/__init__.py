@@ -1,0 +1,25 @@
+"""Payment's GraphQL: types, queries, mutations, subscriptions, a room for each noun."""
+
+import strawberry
+
+from libs.core.graphql import build_schema
+from services.payment.schema.transfers import TransferMutations, TransferQueries
+from services.payment.schema.wallets import User, WalletMutations, WalletQueries, WalletSubscriptions
+
+
+@strawberry.type
+class Query(WalletQueries, TransferQueries):
+    pass
+
+
+@strawberry.type
+class Mutation(WalletMutations, TransferMutations):
+    pass
+
+
+@strawberry.type
+class Subscription(WalletSubscriptions):
+    pass
+
+
+schema = build_schema(Query, Mutation, Subscription, types=[User])
