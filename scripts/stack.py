@@ -35,9 +35,9 @@ def services() -> list[str]:
     return [app.parent.name for app in sorted(ROOT.glob("services/*/app.py"))]
 
 
-def server(service: str, environment: Mapping[str, str]) -> Server:
-    """The service, not started, on the port that its settings say."""
-    port = _port(service)
+def server(service: str, environment: Mapping[str, str], *, port: int | None = None) -> Server:
+    """The service, not started, on `port` or the one that its settings say."""
+    port = port or _port(service)
     url = f"http://127.0.0.1:{port}"
     return Server(
         name=service,

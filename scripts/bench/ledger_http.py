@@ -1,0 +1,54 @@
+"""Transfers over HTTP into one payment process, by autocannon. `python -m scripts.bench.ledger_http`
+
+    BENCH_SECONDS=1 BENCH_ROUNDS=1 …     # a quick look
+
+The process is one of `make up`: GraphQL, tokens, permissions, ledger, outbox, relay to Redis. autocannon, MongoDB and
+Redis share the machine with it. All bulk sizes must reach the target.
+"""
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import structlog
+import uvloop
+
+from libs.core.testing import scratch_mongo, scratch_namespace, scratch_redis
+from scripts.bench.contenders.load import Rounds, Targets
+from scripts.bench.contenders.proof import adds_up
+from scripts.bench.contenders.served import payment
+
+SECONDS, ROUNDS = float(os.environ.get("BENCH_SECONDS", "5")), int(os.environ.get("BENCH_ROUNDS", "3"))
+PLAYERS = 1_000
+# Transfers in a request, and how many connections ask.
+SINGLE = {"transfer, 64 connections": (1, 64), "transfer, 16 connections": (1, 16)}
+BULK = {f"transfers of {size:,}, {n} connections": (size, n) for size, n in ((100, 8), (500, 4), (1_000, 4))}
+
+
+async def main() -> bool:
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
+    targets, rounds, namespace = Targets(), Rounds(), scratch_namespace()
+    mongo_url, redis_url = os.environ["MONGO_URL"], os.environ["REDIS_URL"]
+    with tempfile.TemporaryDirectory(prefix="payments-http-") as scratch:
+        async with (
+            scratch_mongo(mongo_url, service="payment", namespace=namespace) as mongo,
+            scratch_redis(redis_url, namespace=namespace),
+        ):
+            async with payment(mongo_url, redis_url, namespace, Path(scratch), players=PLAYERS) as process:
+                for number in range(ROUNDS + 1):
+                    for name, (bulk, connections) in {**SINGLE, **BULK}.items():
+                        seconds = SECONDS if number else 1  # the first round warms up
+                        load = await process.loaded(bulk=bulk, connections=connections, seconds=seconds)
+                        if number:
+                            rounds.add(name, load)
+            rounds.show("transfers over HTTP into one process")
+            print(f"    proven  the books add up: {await adds_up(mongo.db):,} transfers")
+    targets.at_least("transfer, a second", max(rounds.median(name).per_second for name in SINGLE), 1_000)
+    for name in BULK:
+        targets.at_least(f"{name}, a second", rounds.median(name).per_second, 4_000)
+    return not targets.missed
+
+
+if __name__ == "__main__":
+    sys.exit(0 if uvloop.run(main()) else 1)
