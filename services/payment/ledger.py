@@ -43,12 +43,15 @@ from services.payment.domain import (
     Book,
     Operation,
     Outcome,
+    Reverse,
+    TenantRules,
     Transaction,
     Transfer,
     account_key,
     check_storable,
     linked,
 )
+from services.payment.domain.operations import Capture, Release
 from services.payment.events import TransferCompleted, TransferEnd, TransferRefused
 
 log = structlog.get_logger(__name__)
@@ -57,7 +60,11 @@ log = structlog.get_logger(__name__)
 GROUP_LIMIT = 512
 # About two seconds' work: what waits longer than that had better be told to come back.
 QUEUE_LIMIT = 8192
+# What waits is held in memory: this much of references and metadata, beside about 1 KB that each operation takes.
+QUEUE_LIMIT_BYTES = 16 * 1024 * 1024
 SET_LIMIT = 1000
+# Whose wallet it is never changes, so it need not be asked again; with 100 bytes each, 20 MB.
+OWNERS_KEPT = 200_000
 # How long a group may fight conflicts or wait for MongoDB to come back, before its callers are told.
 GROUP_PATIENCE_S = 10.0
 # A wallet that stays locked for longer is held by the transaction of a process that died, which MongoDB ends after a
@@ -69,7 +76,13 @@ READ_SNAPSHOT = ReadConcern("snapshot")
 # MongoDB's labels: nothing was written, try all of it again; and: the commit was sent, send it again.
 TRANSIENT, UNKNOWN_COMMIT = "TransientTransactionError", "UnknownTransactionCommitResult"
 # Said only to who asked: whether these were the caller's wallets was not, or not yet, found out.
-UNTOLD = {"WALLET_NOT_FOUND", "IDEMPOTENCY_MISMATCH", "LINKED_OPERATION_REFUSED"}
+UNTOLD = {
+    "WALLET_NOT_FOUND",
+    "HOLD_NOT_FOUND",
+    "TRANSFER_NOT_FOUND",
+    "IDEMPOTENCY_MISMATCH",
+    "LINKED_OPERATION_REFUSED",
+}
 
 
 @dataclass(eq=False, slots=True)
@@ -77,6 +90,7 @@ class Work:
     """A set of operations that waits for its outcomes, and the context it was asked for in."""
 
     operations: Sequence[Operation]
+    size_bytes: int
     deadline: Deadline
     answer: asyncio.Future[list[Outcome]]
     context: Context
@@ -106,13 +120,16 @@ class Struggle:
 class Ledger:
     """Where money moves. One per process; use as `async with Ledger(mongo, outbox, clock) as ledger`."""
 
-    def __init__(self, mongo: Mongo, outbox: Outbox, clock: Clock) -> None:
+    def __init__(self, mongo: Mongo, outbox: Outbox, clock: Clock, rules: TenantRules | None = None) -> None:
         self._mongo = mongo
+        self._rules = rules or TenantRules()
         self._outbox = outbox
         self._clock = clock
         self._lane = Lane(mongo.db)
         self._queue: deque[Work] = deque()
         self._queued_operations = 0
+        self._queued_bytes = 0
+        self._owners: dict[str, str] = {}
         self._arrival = asyncio.Event()
         self._closing = False
         self._committing: asyncio.Task[None] | None = None
@@ -157,15 +174,16 @@ class Ledger:
         return await self._enqueue(linked(operations), deadline)
 
     async def _enqueue(self, operations: Sequence[Operation], deadline: Deadline) -> list[Outcome]:
-        for operation in operations:
-            check_storable(operation.reference, operation.metadata)
+        size = sum(check_storable(operation.reference, operation.metadata) for operation in operations)
         if self._closing or not self._at_work:
             raise Unavailable("this process takes no more operations: nothing was done")
-        if self._queued_operations + len(operations) > QUEUE_LIMIT:
+        too_many = self._queued_operations + len(operations) > QUEUE_LIMIT
+        if too_many or self._queued_bytes + size > QUEUE_LIMIT_BYTES:
             raise Unavailable("too many operations are waiting: nothing was done, try again in a moment")
-        work = Work(operations, deadline, asyncio.get_running_loop().create_future(), copy_context())
+        work = Work(operations, size, deadline, asyncio.get_running_loop().create_future(), copy_context())
         self._queue.append(work)
         self._queued_operations += len(operations)
+        self._queued_bytes += size
         self._arrival.set()
         return await work.answer
 
@@ -195,6 +213,7 @@ class Ledger:
         while self._queue and size + len(self._queue[0].operations) <= max(GROUP_LIMIT, len(self._queue[0].operations)):
             work = self._queue.popleft()
             self._queued_operations -= len(work.operations)
+            self._queued_bytes -= work.size_bytes
             if work.deadline.remaining_s <= 0:
                 work.refuse(DeadlineExceeded("this waited too long to be begun: nothing was done"))
             if work.wanted:
@@ -258,30 +277,70 @@ class Ledger:
             self._mongo.client.start_session() as session,
             await session.start_transaction(READ_SNAPSHOT, write_concern=DURABLE),
         ):
-            book = await self._load(session, group)
+            book, found = await self._load(session, group)
             at = book.next_instant(self._clock.now())
             outcomes = [book.post(work.operations, at) for work in group]
             events = list(_news(book, group, outcomes, at))
             if not events:
                 return outcomes  # nothing new was asked. It is committed too: what was read must be durable to be told
-            await self._save(session, book, events, at)
+            await self._save(session, book, found, events, at)
             await _commit(session, struggle)
         self._outbox.kick()
         return outcomes
 
-    async def _load(self, session: Session, group: Sequence[Work]) -> Book:
+    async def _load(self, session: Session, group: Sequence[Work]) -> tuple[Book, store.Found]:
         lane, database = self._lane.number, self._mongo.db
         operations = [operation for work in group for operation in work.operations]
-        ends = {end.key(o.tenant_id, lane) for o in operations for end in (o.source, o.destination)}
-        transfers = await store.load_transfers(database, session, {o.key for o in operations})
-        wallets = await store.load_wallets(database, session, ends)
-        accounts = await store.load_accounts(database, session, {wallet.account_key for wallet in wallets})
-        return Book(lane, wallets, transfers, accounts)
+        wallets = {key for o in operations for key in o.wallet_keys(lane)}
+        owners = {self._owners[key] for key in wallets if key in self._owners}
+        terms = [(o.tenant_id, o.terms) for o in operations if o.terms]
+        reversed_ = {f"{tenant}:{t.transfer_id}" for tenant, t in terms if isinstance(t, Reverse)}
+        wanted = store.Wanted(
+            wallets=wallets,
+            transfers={o.key for o in operations} | reversed_,
+            accounts=owners,
+            holds={f"{tenant}:{t.hold_id}" for tenant, t in terms if isinstance(t, Capture | Release)},
+            reversals=reversed_,
+        )
+        found = await store.load(database, session, lane, wanted)
+        await self._load_strangers(session, found, owners)
+        now = self._clock.now()
+        due = [wallet.key for wallet in found.wallets if wallet.hold_due and wallet.hold_due <= now]
+        if due:
+            there = {hold.key for hold in found.holds}
+            open_holds = await store.load_open_holds(database, session, due)
+            found.holds += [hold for hold in open_holds if hold.key not in there]
+        book = Book(
+            lane, found.wallets, found.transfers, found.accounts, found.holds, found.reversed_minor, self._rules
+        )
+        return book, found
 
-    async def _save(self, session: Session, book: Book, events: Sequence[Event], at: datetime) -> None:
-        await store.save(self._mongo.db, session, book)
+    async def _load_strangers(self, session: Session, found: store.Found, known: set[str]) -> None:
+        """The accounts of owners whose wallets this process has not met before."""
+        if len(self._owners) > OWNERS_KEPT:
+            self._owners.clear()
+        strangers = set()
+        for wallet in found.wallets:
+            if not wallet.is_system and wallet.account_key not in known:
+                strangers.add(wallet.account_key)
+                self._owners[wallet.key] = wallet.account_key
+        if strangers:
+            found.accounts += await store.load_accounts(self._mongo.db, session, strangers)
+
+    async def _save(
+        self, session: Session, book: Book, found: store.Found, events: Sequence[Event], at: datetime
+    ) -> None:
+        database = self._mongo.db
+        transfers = book.changes.transfers
+        if transfers:
+            block = await store.save_ledger(database, session, transfers, book.lane, found, at)
+        await store.save_state(database, session, book)
         await self._outbox.append(session, events, at=at)
-        await self._lane.guard(session)  # last: what a killed process leaves locked should not be its lane
+        # Last: what a killed process leaves locked should not be its lane.
+        if transfers:
+            await self._lane.guard(session, at=at, journal_sequence=block.sequence, journal_hash=block.hash)
+        else:
+            await self._lane.guard(session, at=at)
 
 
 class Lane:
@@ -302,8 +361,9 @@ class Lane:
 
     async def take(self) -> None:
         for number in count():
-            lease = Lease(self._database, f"lane-{number}", ttl_s=LANE_TTL_S)
+            lease = Lease(self._database, store.lease_name(number), ttl_s=LANE_TTL_S)
             if await _acquire(lease):
+                await store.adopt_journal(self._database, number)
                 self._lease, self.number = lease, number
                 log.info("lane taken", lane=number)
                 return
@@ -317,10 +377,10 @@ class Lane:
         except PyMongoError as error:
             log.warning("lane not renewed", lane=self.number, error=str(error))
 
-    async def guard(self, session: Session) -> None:
+    async def guard(self, session: Session, **fields: Any) -> None:
         if self._lease is None:
             raise LeaseLost("no lane is held")
-        await self._lease.guard(session)
+        await self._lease.guard(session, **fields)
 
     async def release(self) -> None:
         if self._lease:
@@ -369,28 +429,31 @@ def _is_conflict(error: PyMongoError) -> bool:
 
 def _news(book: Book, group: Sequence[Work], outcomes: Sequence[Sequence[Outcome]], at: datetime) -> Iterator[Event]:
     """An event for all that was accepted now, and for each refusal that somebody entitled to ask was given."""
-    fresh = {transfer.key for transfer in book.accepted}
+    contexts = {operation.key: work.context for work in reversed(group) for operation in work.operations}
+    for transfer in book.changes.transfers:
+        context = contexts.get(f"{transfer.tenant_id}:{transfer.operation_id}") or copy_context()
+        yield context.run(_event, book, transfer.tenant_id, transfer.owner_id, _completed(transfer), transfer, at)
     for work, answers in zip(group, outcomes, strict=True):
         for operation, outcome in zip(work.operations, answers, strict=True):
-            if isinstance(outcome, Refusal):
-                owner, data = book.owner_of(operation), _refused(operation, outcome, at)
-                if owner and outcome.code not in UNTOLD:
-                    yield work.context.run(_event, book, operation, owner, data, at)
-            elif outcome.key in fresh:
-                fresh.discard(outcome.key)
-                yield work.context.run(_event, book, operation, outcome.owner_id, _completed(outcome), at)
+            if isinstance(outcome, Transfer) or outcome.code in UNTOLD or operation.dry_run:
+                continue
+            if owner := book.owner_of(operation):
+                data = _refused(operation, outcome, at)
+                yield work.context.run(_event, book, operation.tenant_id, owner, data, operation, at)
 
 
-def _event(book: Book, operation: Operation, owner_id: str, data: EventData, at: datetime) -> Event:
+def _event(
+    book: Book, tenant_id: str, owner_id: str, data: EventData, subject: Operation | Transfer, at: datetime
+) -> Event:
     return Event.new(
         data,
         source="payment",
-        subject=operation.id,
-        tenant_id=operation.tenant_id,
-        partition_key=account_key(operation.tenant_id, owner_id),
+        subject=subject.id,
+        tenant_id=tenant_id,
+        partition_key=account_key(tenant_id, owner_id),
         time=at,
-        actor=operation.actor,
-        sequence=book.next_event(operation.tenant_id, owner_id, at),
+        actor=subject.actor,
+        sequence=book.next_event(tenant_id, owner_id, at),
     )
 
 

@@ -36,13 +36,13 @@ def soon() -> Deadline:
 
 
 def transfer(id: str, payer: Wallet, payee: Wallet, amount: int = 10, **changes: Any) -> Operation:  # noqa: A002
-    operation = Operation(
+    operation = Operation.of(
+        changes.pop("kind", TransferKind.TRANSFER),
+        changes.pop("source", End(payer.id)),
+        changes.pop("destination", End(payee.id)),
+        changes.pop("money", Money(amount, "EUR")),
         id=id,
         tenant_id="demo",
-        kind=TransferKind.TRANSFER,
-        source=End(payer.id),
-        destination=End(payee.id),
-        money=Money(amount, "EUR"),
         actor="op",
         scope=SCOPE,
         sight=SIGHT,

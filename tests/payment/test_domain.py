@@ -50,13 +50,15 @@ def scope(caller: Caller, action: str) -> Scope:
 
 
 def transfer(payer: Wallet, payee: Wallet, amount: int = 10, *, by: Caller = ANN, **changes: Any) -> Operation:
-    operation = Operation(
+    kind, source, destination = TransferKind.TRANSFER, End(payer.id), End(payee.id)
+    money = changes.pop("money", Money(amount, payer.currency))
+    operation = Operation.of(
+        changes.pop("kind", kind),
+        changes.pop("source", source),
+        changes.pop("destination", destination),
+        money,
         id="t1",
         tenant_id="demo",
-        kind=TransferKind.TRANSFER,
-        source=End(payer.id),
-        destination=End(payee.id),
-        money=Money(amount, payer.currency),
         actor=by.subject,
         scope=scope(by, "transfer:create"),
         sight=scope(by, "transfer:read"),
@@ -65,8 +67,11 @@ def transfer(payer: Wallet, payee: Wallet, amount: int = 10, *, by: Caller = ANN
 
 
 def deposit(destination: Wallet, amount: int = 10, *, by: Caller = OPERATOR, **changes: Any) -> Operation:
-    return replace(
-        transfer(destination, destination, amount, by=by),
+    return transfer(
+        destination,
+        destination,
+        amount,
+        by=by,
         kind=TransferKind.DEPOSIT,
         source=End.of_system("demo", SystemWallet.NOSTRO, destination.currency),
         scope=scope(by, "deposit:create"),
@@ -149,7 +154,7 @@ class TestRefusal:
         there = book(*wallets)
         [outcome] = post(there, operation)
         assert code(outcome) == refused
-        assert not there.accepted
+        assert not there.changes.transfers
         assert [w.buckets["real"] for w in wallets] == [100, 7, 0, 0]
 
     def test_a_system_wallet_cannot_be_named_as_a_players(self) -> None:
@@ -223,7 +228,7 @@ class TestAllOrNone:
         kept = there.wallets.values()
         assert [w.buckets["real"] for w in kept] == [15, 0]
         assert [w.position for w in kept] == [0, 0]
-        assert not there.accepted
+        assert not there.changes.transfers
 
     def test_none_opens_no_stripe(self) -> None:
         ann, ben = wallet(), wallet(BEN)
@@ -298,7 +303,7 @@ class TestAnySequenceOfOperations:
         balances = {w.key: w.buckets["real"] for w in there.wallets.values()}
         assert sum(balances.values()) == 0
         assert all(balances[w.key] >= 0 for w in wallets)
-        lines = [line for t in there.accepted for line in (t.debit, t.credit)]
+        lines = [line for t in there.changes.transfers for line in (t.debit, t.credit)]
         for key, state in there.wallets.items():
             mine = [line for line in lines if line.wallet_key == key]
             signed = [line.amount_minor if line.direction == "credit" else -line.amount_minor for line in mine]

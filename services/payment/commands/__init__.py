@@ -81,9 +81,9 @@ async def _open(payment: Payment, wallet: Wallet, actor: str) -> Wallet:
     platform = payment.platform
 
     async def open_once(session: Session) -> Wallet:
-        there = await store.load_wallets(platform.mongo.db, session, [wallet.key])
+        there = await store.load_wallet(platform.mongo.db, session, wallet.key)
         if there:
-            return there[0]
+            return there
         at, number = await store.next_event(platform.mongo.db, session, wallet, platform.clock.now())
         created = Event.new(
             WalletCreated(
@@ -166,13 +166,13 @@ def _operation(
     destination: End,
 ) -> Operation:
     access, caller = payment.platform.access, context.caller
-    return Operation(
+    return Operation.of(
+        kind,
+        source,
+        destination,
+        new.money,
         id=new.id,
         tenant_id=context.tenant_id,
-        kind=kind,
-        source=source,
-        destination=destination,
-        money=new.money,
         actor=caller.user_id,
         scope=access.scope(caller, f"{kind}:create"),
         sight=access.scope(caller, "transfer:read"),

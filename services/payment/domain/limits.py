@@ -21,11 +21,12 @@ from functools import lru_cache
 from typing import Final
 from zoneinfo import ZoneInfo
 
-from libs.core.errors import InvalidInput, Refusal
+from libs.core.errors import InvalidInput, NotFound, Refusal
 from libs.core.money import CURRENCY_PATTERN, INT64_MAX
 
 ALL_WALLETS: Final = "*"  # the scope of a limit over all of an owner's wallets in its currency
 CATEGORY_LIMIT = 64
+LIMITS_PER_ACCOUNT = 100  # each is looked at by every operation: 1.5 µs
 
 
 class LimitOperation(StrEnum):
@@ -93,14 +94,17 @@ class PendingChange:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """At most `amount_minor` of `currency` in each `window`; 0 allows nothing. In force since `since`."""
+    """At most `amount_minor` of `currency` in each `window`; 0 allows nothing.
+
+    In force since `since`; None for a product's, which are configuration.
+    """
 
     operation: LimitOperation
     window: LimitWindow
     source: LimitSource
     currency: str
     amount_minor: int
-    since: datetime
+    since: datetime | None = None
     scope: str = ALL_WALLETS
     pending: PendingChange | None = None
 
@@ -152,6 +156,8 @@ def change(limit: Limit, new_amount: int | None, now: datetime, cooling_off: tim
     current = effective(limit, now)
     if new_amount is not None:
         check_amount(new_amount)
+    if current and current.amount_minor == new_amount and not current.pending:
+        return current
     if limit.source is not LimitSource.PLAYER or current is None:
         return None if new_amount is None else replace(limit, amount_minor=new_amount, since=now, pending=None)
     if new_amount is not None and new_amount <= current.amount_minor:
@@ -164,6 +170,58 @@ def _postponed(before: PendingChange | None, amount: int | None, at: datetime) -
     """Whoever waits for as much or more already has waited for this too: asking again costs no time."""
     waited = before and (before.amount_minor is None or (amount is not None and amount <= before.amount_minor))
     return PendingChange(amount, min(at, before.at) if before and waited else at)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What an account is held to, and may only be told by a command. What it has used is not part of it."""
+
+    status: AccountStatus = AccountStatus.ACTIVE
+    excluded_until: datetime | None = None
+    limits: tuple[Limit, ...] = ()
+
+    def limit(self, key: str) -> Limit | None:
+        return next((limit for limit in self.limits if limit.key == key), None)
+
+
+def with_limit(standing: Standing, wanted: Limit, now: datetime, cooling_off: timedelta) -> Standing:
+    """`wanted`, new or in place of what there is of its key: see `change`. `Refusal` TOO_MANY_LIMITS."""
+    there = standing.limit(wanted.key)
+    if there:
+        return _with(standing, there, change(there, wanted.amount_minor, now, cooling_off))
+    alive = [limit for limit in standing.limits if effective(limit, now)]
+    if len(alive) >= LIMITS_PER_ACCOUNT:
+        raise Refusal("TOO_MANY_LIMITS", f"an account has at most {LIMITS_PER_ACCOUNT} limits", rule="account.limits")
+    return replace(standing, limits=(*alive, wanted))
+
+
+def without_limit(standing: Standing, key: str, now: datetime, cooling_off: timedelta) -> Standing:
+    """`NotFound` if there is none of that key."""
+    there = standing.limit(key)
+    if there is None:
+        raise NotFound("there is no such limit", limit=key)
+    return _with(standing, there, change(there, None, now, cooling_off))
+
+
+def _with(standing: Standing, there: Limit, changed: Limit | None) -> Standing:
+    """In its place: the order of limits is that in which they were made."""
+    limits = (changed if limit is there else limit for limit in standing.limits)
+    return replace(standing, limits=tuple(limit for limit in limits if limit))
+
+
+def excluded(standing: Standing, until: datetime, now: datetime) -> Standing:
+    """Self-excluded until then. `InvalidInput` for the past; `Refusal` if that is sooner than what was said before."""
+    if until <= now:
+        raise InvalidInput("an exclusion ends in the future", field="until")
+    before = standing.excluded_until
+    if before and until < before and now < before:
+        raise Refusal(
+            "EXCLUSION_IS_LONGER",
+            "a self-exclusion cannot be shortened",
+            rule="account.exclusion",
+            until=before.isoformat(),
+        )
+    return replace(standing, excluded_until=until)
 
 
 def in_force(own: Sequence[Limit], products: Sequence[Limit], now: datetime) -> Sequence[Limit]:
