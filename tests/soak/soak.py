@@ -1,0 +1,192 @@
+"""Breaks a payment platform at work, and proves from what its clients saw that no money was made, lost or moved twice.
+
+    make soak SEED=7 SECONDS=300
+
+What happened is in a folder: each client's history, the faults, the servers' logs. It is kept if something was wrong,
+and the same seed asks for the same things and strikes in the same order again (what meets what is up to the machine).
+"""
+
+import asyncio
+import os
+import secrets
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import httpx
+
+from scripts.process import Failure
+from scripts.stack import say
+from tests.soak import nemesis
+from tests.soak.checker import Evidence, violations
+from tests.soak.client import Service, Session, Task
+from tests.soak.final import read_ledger, untold
+from tests.soak.history import Call, Read, Recorder, load
+from tests.soak.nemesis import Fault, torment
+from tests.soak.operations import CURRENCY, OPENING, OPERATIONS, deposit
+from tests.soak.stack import Stack, named, running
+
+OWNERS = tuple(f"p{n}" for n in range(8))
+WALLET = """mutation ($input: CreateWalletInput!) { createWallet(input: $input) { ... on Wallet { id } } }"""
+TOLD_WITHIN_S = 60.0
+SHOWN = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    seed: str
+    seconds: float
+    processes: int = 3
+    clients: int = 3
+    sessions: int = 4
+    faults: tuple[Fault, ...] = nemesis.FAULTS
+    watchful: bool = False
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    plan: Plan
+    faults: int
+    outcomes: Counter[str]
+    reads: int
+    transfers: int
+    took_s: float
+    violations: Sequence[str]
+
+    def __str__(self) -> str:
+        outcomes = ", ".join(f"{number} {outcome}" for outcome, number in sorted(self.outcomes.items()))
+        return (
+            f"seed {self.plan.seed}: {self.faults} faults in {self.took_s:.0f} s; calls: {outcomes}; "
+            f"{self.reads} reads; {self.transfers} transfers in the ledger; {len(self.violations)} violations"
+        )
+
+
+def run(plan: Plan, folder: Path) -> Result:
+    """Everything that it starts has ended when this returns."""
+    begun = time.monotonic()
+    rng = Random(plan.seed)
+    clocks = [rng.choice(nemesis.CLOCKS_AHEAD_S) if n else 0.0 for n in range(plan.processes)]
+    with running(folder, clocks, **plan.environment) as stack:
+        task = asyncio.run(_prepare(plan, stack))
+        faults = _work(plan, stack, task, rng)
+        asyncio.run(_settle(task, folder, *load(folder)))
+        _wait_until_all_is_told(stack)
+        stack.stop()
+        ledger = read_ledger(stack.mongo.url)
+    calls, reads = load(folder)
+    return Result(
+        plan=plan,
+        faults=faults,
+        outcomes=Counter(call.outcome for call in calls),
+        reads=len(reads),
+        transfers=len(ledger.transfers),
+        took_s=time.monotonic() - begun,
+        violations=violations(Evidence(calls, reads, ledger)),
+    )
+
+
+async def _prepare(plan: Plan, stack: Stack) -> Task:
+    """Wallets with money in them."""
+    task = Task(
+        name="setup",
+        seed=plan.seed,
+        urls=[server.url for server in stack.payments],
+        token=stack.token,
+        wallets=[],
+        owners=OWNERS,
+        history="",
+        until=time.monotonic() + plan.seconds,
+        sessions=plan.sessions,
+        watchful=plan.watchful,
+    )
+    async with httpx.AsyncClient(timeout=30) as http:
+        service = Service(task.urls, task.token, http)
+        wallets = [await _open_wallet(service, owner) for owner in OWNERS]
+        session = _session(named(task, "setup", stack.folder), service)
+        for n, wallet_id in enumerate(wallets):
+            await session.until_answered(OPERATIONS["deposit"], deposit(f"opening-{n}", wallet_id, OPENING))
+    return Task(**{**_fields(task), "wallets": wallets})
+
+
+async def _open_wallet(service: Service, owner: str) -> str:
+    answer = (await service.post(WALLET, {"input": {"ownerId": owner, "currency": CURRENCY}})).json()
+    assert "errors" not in answer, answer
+    wallet_id: str = answer["data"]["createWallet"]["id"]
+    return wallet_id
+
+
+def _session(task: Task, service: Service) -> Session:
+    return Session(task.name, task, service, Recorder(Path(task.history)))
+
+
+def _fields(task: Task) -> dict[str, Any]:
+    return {name: getattr(task, name) for name in Task.__dataclass_fields__}
+
+
+def _work(plan: Plan, stack: Stack, task: Task, rng: Random) -> int:
+    recorder = Recorder(stack.folder / "faults.jsonl")
+    clients = [stack.client(named(task, f"c{n}", stack.folder)) for n in range(plan.clients)]
+    try:
+        faults = torment(stack, rng, recorder, task.until, plan.faults)
+        stack.up()
+        for client in clients:
+            if client.wait(timeout=180):
+                raise Failure(f"a client ended with exit code {client.returncode}, see {stack.folder}/c*.log")
+    finally:
+        for client in clients:
+            client.kill()
+            client.wait()
+    return faults
+
+
+async def _settle(task: Task, folder: Path, calls: Sequence[Call], _: Sequence[Read]) -> None:
+    """Asks once more, of a service that is well: all that nobody was told the outcome of, and some of the rest."""
+    answered = {call.id for call in calls if call.outcome in ("ok", "refused")}
+    accepted = [call for call in calls if call.outcome == "ok"]
+    again = [call for call in calls if call.id not in answered]
+    again += Random(task.seed).sample(accepted, min(len(accepted), 100))
+    requests = {call.call: call for call in again}
+    async with httpx.AsyncClient(timeout=30) as http:
+        session = _session(named(task, "settle", folder), Service(task.urls, task.token, http))
+        for call in requests.values():
+            await session.until_answered(OPERATIONS[call.op], call.asked)
+
+
+def _wait_until_all_is_told(stack: Stack) -> None:
+    """If it never is, the checker says of what."""
+    deadline = time.monotonic() + TOLD_WITHIN_S
+    while untold(stack.mongo.url) and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
+def main() -> int:
+    seed = os.environ.get("SEED") or secrets.token_hex(3)
+    seconds = os.environ.get("SOAK_SECONDS") or "60"
+    if not seconds.isdecimal() or not int(seconds):
+        say(f"SECONDS is how long clients work, not {seconds!r}")
+        return 2
+    folder = Path(tempfile.mkdtemp(prefix="payments-soak-"))
+    say(f"make soak SEED={seed} SECONDS={seconds} does this again; what happens is in {folder}")
+    result = run(Plan(seed=seed, seconds=float(seconds)), folder)
+    say(str(result))
+    for violation in result.violations[:SHOWN]:
+        say(violation)
+    if result.violations:
+        return 1
+    shutil.rmtree(folder)
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except Failure as failure:
+        sys.exit(str(failure))
