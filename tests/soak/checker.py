@@ -94,13 +94,13 @@ class Evidence:
 
     def asked_at(self, line: Line) -> int:
         """When anybody first asked for what wrote it. What nobody asked for, another check finds."""
-        return min((call.invoked for call in self.by_id[self._id(line)]), default=0)
+        return min((call.invoked for call in self._calls(line)), default=0)
 
     def acknowledged_at(self, line: Line) -> int:
-        return min((call.answered for call in self.by_id[self._id(line)] if call.outcome == "ok"), default=NEVER)
+        return min((call.answered for call in self._calls(line) if call.outcome == "ok"), default=NEVER)
 
-    def _id(self, line: Line) -> str:
-        return self.operation_of.get(line.transfer_id, line.transfer_id)
+    def _calls(self, line: Line) -> Sequence[Call]:
+        return self.by_id.get(self.operation_of.get(line.transfer_id, line.transfer_id), ())
 
 
 class Track:
