@@ -30,11 +30,17 @@ from libs.core.tenants import SystemWallet
 from scripts.bench.contenders.load import Ask, loaded
 from services.payment import store
 from services.payment.domain import End, Operation, Transfer, TransferKind, Wallet, system_wallet, user_wallet
+from services.payment.domain.limits import Limit, LimitOperation, LimitSource, LimitWindow
 from services.payment.ledger import Ledger
+from services.payment.store.documents import limit_row
 
 TENANT, CURRENCY, OPENING = "demo", "EUR", 10**9
 OPENED_AT = datetime(2026, 1, 1, tzinfo=UTC)
 HOUSE = system_wallet(TENANT, SystemWallet.HOUSE, CURRENCY, OPENED_AT)
+LIMITS = (
+    Limit(LimitOperation.TRANSFER, LimitWindow.DAILY, LimitSource.PLAYER, CURRENCY, OPENING),
+    Limit(LimitOperation.TRANSFER, LimitWindow.MONTHLY, LimitSource.OPERATOR, CURRENCY, OPENING),
+)
 WARM_UP_S = 1.0
 
 _operator = Caller(TENANT, "operator", ("operator",), "session", "user")
@@ -54,7 +60,10 @@ def open_ledger(mongo: Mongo) -> AbstractAsyncContextManager[Ledger]:
 
 
 async def prepare(mongo: Mongo, wallets: Sequence[Wallet]) -> None:
-    """The wallets, with money that was paid in through the ledger: what verifies must add up from the first unit on."""
+    """The wallets, with money that was paid in through the ledger, for all must add up from the first unit on.
+
+    Their owners have limits that every transfer is held against and counts for, and never reaches.
+    """
     await migrate(mongo.db, (*store.INDEXES, *OUTBOX_INDEXES))
     await mongo.db["wallets"].insert_many([store.wallet_row(wallet) for wallet in wallets])
     nostro = End.of_system(TENANT, SystemWallet.NOSTRO, CURRENCY)
@@ -65,6 +74,7 @@ async def prepare(mongo: Mongo, wallets: Sequence[Wallet]) -> None:
                 for wallet in wallets[start : start + 1000]
             )
             await asyncio.gather(*deposits)
+    await mongo.db["accounts"].update_many({}, {"$set": {"limits": [limit_row(limit) for limit in LIMITS]}})
 
 
 async def fill(mongo: Mongo, ledger: Ledger, wallets: Sequence[Wallet], transfers: int, within_s: float) -> int:
@@ -106,13 +116,13 @@ def hot(ledger: Ledger, wallets: Sequence[Wallet]) -> Ask:
 
 
 def _operation(kind: TransferKind, source: End, destination: End, amount: int) -> Operation:
-    return Operation(
+    return Operation.of(
+        kind,
+        source,
+        destination,
+        Money(amount, CURRENCY),
         id=new_id(),
         tenant_id=TENANT,
-        kind=kind,
-        source=source,
-        destination=destination,
-        money=Money(amount, CURRENCY),
         actor=_operator.user_id,
         scope=_DEPOSITS if kind is TransferKind.DEPOSIT else _TRANSFERS,
         sight=_SIGHT,

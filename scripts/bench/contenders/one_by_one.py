@@ -84,6 +84,7 @@ def _line(wallet: Wallet, direction: Direction, amount: int) -> Transaction:
         owner_id=wallet.owner_id,
         is_system=wallet.is_system,
         bucket=Bucket.REAL,
+        lot="",
         direction=direction,
         amount_minor=amount,
         balance_after=wallet.buckets[Bucket.REAL],
@@ -106,6 +107,7 @@ def _transfer(transfer_id: str, debit: Transaction, credit: Transaction, at: dat
         reference="",
         metadata={},
         fingerprint=bytes(16),
+        operation_id=transfer_id,
     )
 
 
