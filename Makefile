@@ -7,7 +7,7 @@ RUN := .venv/bin/python
 # Ends with make, even if make is killed: see scripts/leash.py.
 TIED := exec $(RUN) -I -S scripts/leash.py $$PPID $(RUN)
 
-.PHONY: help up down dev seed token health dead-letters test check format bench migrate lock env env-npm
+.PHONY: help up down dev seed token health dead-letters test soak check format bench migrate lock env env-npm
 .DEFAULT_GOAL := help
 
 help: ## Show this
@@ -36,6 +36,10 @@ dead-letters: env ## Show events that could not be handled; REPLAY=id or SKIP=id
 
 test: env-npm ## Run all tests (only some: make test TESTS=tests/payment)
 	@$(RUN) -m pytest -n auto --maxprocesses 4 --dist loadfile $${TESTS:-}
+
+soak: export SOAK_SECONDS = $(SECONDS)
+soak: env ## Kill, freeze and restart everything under load, and check each answer: make soak [SEED=7] [SECONDS=300]
+	@$(TIED) -m tests.soak.soak
 
 check: env ## Lint, formatting, types, import rules, generated files
 	@$(RUN) -m ruff check

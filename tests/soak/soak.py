@@ -56,17 +56,23 @@ class Result:
     plan: Plan
     faults: int
     outcomes: Counter[str]
+    # Why calls, and reads, were not answered: each of them was asked again, with the same id.
+    troubles: Counter[str]
     reads: int
     transfers: int
     took_s: float
     violations: Sequence[str]
 
     def __str__(self) -> str:
-        outcomes = ", ".join(f"{number} {outcome}" for outcome, number in sorted(self.outcomes.items()))
         return (
-            f"seed {self.plan.seed}: {self.faults} faults in {self.took_s:.0f} s; calls: {outcomes}; "
-            f"{self.reads} reads; {self.transfers} transfers in the ledger; {len(self.violations)} violations"
+            f"seed {self.plan.seed}: {self.faults} faults in {self.took_s:.0f} s; calls: {_listed(self.outcomes)} "
+            f"({_listed(self.troubles)}); {self.reads} reads; {self.transfers} transfers in the ledger; "
+            f"{len(self.violations)} violations"
         )
+
+
+def _listed(counts: Counter[str]) -> str:
+    return ", ".join(f"{number} {what}" for what, number in sorted(counts.items()))
 
 
 def run(plan: Plan, folder: Path) -> Result:
@@ -86,6 +92,7 @@ def run(plan: Plan, folder: Path) -> Result:
         plan=plan,
         faults=faults,
         outcomes=Counter(call.outcome for call in calls),
+        troubles=Counter(call.answer["code"] for call in calls if call.outcome in ("fail", "unknown")),
         reads=len(reads),
         transfers=len(ledger.transfers),
         took_s=time.monotonic() - begun,
