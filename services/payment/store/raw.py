@@ -1,0 +1,254 @@
+"""Transfers and transactions as the bytes that the journal is about, and the few fields that verifying needs of them.
+
+Decoding a document costs 2.7 µs; hashing it, 0.4. So the fields are cut out where the ledger's own layout has them
+(0.7 µs). A document of another layout is decoded.
+"""
+
+import re
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from struct import Struct
+from typing import Any, cast
+
+import bson
+from bson.codec_options import CodecOptions
+
+from libs.core.mongo import Collection, Database, Document
+
+# Keys in one query: enough that its round trip does not matter, few enough for 16 MB.
+KEYS_A_QUERY = 5_000
+_BATCH = 10_000
+
+# A document's size, and that of its `_id` with the zero that ends it: MongoDB keeps `_id` first.
+_START = Struct("<i5xi")
+_ID_AT = 13
+_INT64 = Struct("<q")
+_DECODED: CodecOptions[dict[str, Any]] = CodecOptions(tz_aware=True)
+
+# wallet, bucket, direction, currency, transfer_id, sequence, position, amount, balance_after, lot; numbers as 8 bytes
+Line = tuple[bytes, bytes, bytes, bytes, bytes, bytes, bytes, bytes, bytes, bytes]
+# wallet, bucket, lot, sequence, position
+End = tuple[bytes, bytes, bytes, bytes, bytes]
+# id, amount, currency, debit, credit
+Movement = tuple[bytes, bytes, bytes, End, End]
+
+
+def _text(name: str) -> bytes:
+    return rb"\x02%b\x00....([^\x00]*)\x00" % name.encode()
+
+
+def _skipped(name: str) -> bytes:
+    return rb"\x02%b\x00....[^\x00]*\x00" % name.encode()
+
+
+def _int64(name: str) -> bytes:
+    return rb"\x12%b\x00(.{8})" % name.encode()
+
+
+def _integer(name: str) -> bytes:
+    """Of 32 bits or of 64: which, shows by what follows."""
+    return rb"[\x10\x12]%b\x00(.{4}|.{8})" % name.encode()
+
+
+_LOT = rb"(?:%b)?" % _text("lot")
+_SALT = rb"\x05salt\x00\x08\x00\x00\x00\x00.{8}"
+_SALT_SIZE = 20  # with the zero that ends the document
+
+
+def _end(direction: str) -> bytes:
+    return b"".join(
+        (
+            rb"\x03%b\x00...." % direction.encode(),
+            _text("wallet"),
+            _skipped("wallet_id"),
+            _skipped("owner_id"),
+            rb"\x08is_system\x00.",
+            _text("bucket"),
+            _integer("sequence"),
+            _integer("position"),
+            rb"(?:%b)?" % _integer("balance_after").replace(b"(", b"(?:"),
+            _LOT,
+            rb"\x00",
+        )
+    )
+
+
+# From the first byte to the last: what a client wrote into the reference cannot pass for another field.
+_LINE = re.compile(
+    b"".join(
+        (
+            rb"....",
+            _skipped("_id"),
+            _skipped("tenant_id"),
+            _text("wallet"),
+            _skipped("wallet_id"),
+            _skipped("owner_id"),
+            _text("bucket"),
+            _text("direction"),
+            _text("currency"),
+            _text("transfer_id"),
+            _skipped("kind"),
+            _skipped("reference"),
+            rb"\x09at\x00.{8}",
+            _int64("sequence"),
+            _int64("position"),
+            _int64("amount"),
+            _int64("balance_after"),
+            _LOT,
+            rb"(?:%b)?" % _skipped("system_wallet"),
+            _SALT,
+            rb"\x00",
+        )
+    ),
+    re.DOTALL,
+)
+# All that is needed comes before what a client wrote.
+_MOVEMENT = re.compile(
+    b"".join(
+        (
+            rb"....",
+            _skipped("_id"),
+            _text("id"),
+            _skipped("tenant_id"),
+            _skipped("kind"),
+            _integer("amount"),
+            _text("currency"),
+            _end("debit"),
+            _end("credit"),
+        )
+    ),
+    re.DOTALL,
+)
+# And this stands at the end, before the salt.
+_PLACE = Struct("<9sI6si10si7si1s")
+
+
+def documents_in(batch: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Each document of a batch, after its `_id`, which is a text."""
+    at, end, start = 0, len(batch), _START.unpack_from
+    while at < end:
+        size, id_size = start(batch, at)
+        yield batch[at + _ID_AT : at + _ID_AT - 1 + id_size], batch[at : at + size]
+        at += size
+
+
+def line_of(document: bytes) -> Line:
+    found = _LINE.fullmatch(document)
+    return found.groups(b"") if found else _decoded_line(decoded(document))  # type: ignore[return-value]
+
+
+def movement_of(document: bytes) -> Movement:
+    found = _MOVEMENT.match(document)
+    if not found:
+        return _decoded_movement(decoded(document))
+    id_, amount, currency, w, b, sequence, position, lot, w_2, b_2, sequence_2, position_2, lot_2 = found.groups(b"")
+    debit = (w, b, lot, _wide(sequence), _wide(position))
+    return id_, _wide(amount), currency, debit, (w_2, b_2, lot_2, _wide(sequence_2), _wide(position_2))
+
+
+def is_placed(transfer: bytes, lane: int, sequence: int, index: int) -> bool:
+    """Whether the transfer itself says that it stands there in the journal."""
+    if sequence < 2**31:
+        said = _PLACE.pack(
+            b"\x03journal\x00",
+            40,
+            b"\x10lane\x00",
+            lane,
+            b"\x10sequence\x00",
+            sequence,
+            b"\x10index\x00",
+            index,
+            b"\x00",
+        )
+        if transfer[-_PLACE.size - _SALT_SIZE : -_SALT_SIZE] == said:
+            return True
+    return bool(decoded(transfer).get("journal") == {"lane": lane, "sequence": sequence, "index": index})
+
+
+def is_cut_out(transfer: bytes, *lines: bytes) -> bool:
+    """Whether the fields can be cut out of these, or they have to be decoded, at several times the price."""
+    return bool(_MOVEMENT.match(transfer)) and all(map(_LINE.fullmatch, lines))
+
+
+def _wide(field: bytes) -> bytes:
+    """Of 32 bits to 64: none of these numbers is negative."""
+    return field if len(field) == 8 else field + b"\x00\x00\x00\x00"
+
+
+def decoded(document: bytes) -> Document:
+    return bson.decode(document, _DECODED)
+
+
+def number(field: bytes) -> int:
+    return int(_INT64.unpack(field)[0])
+
+
+def line_key(wallet: bytes, position: int) -> bytes:
+    return b"%b:%012d" % (wallet, position)
+
+
+def _decoded_line(row: Mapping[str, Any]) -> Line:
+    texts = [_bytes(row.get(name, "")) for name in ("wallet", "bucket", "lot", "direction", "currency", "transfer_id")]
+    numbers = [_packed(row.get(name, 0)) for name in ("sequence", "position", "amount", "balance_after")]
+    wallet, bucket, lot, direction, currency, transfer_id = texts
+    sequence, position, amount, balance_after = numbers
+    return wallet, bucket, direction, currency, transfer_id, sequence, position, amount, balance_after, lot
+
+
+def _decoded_movement(row: Mapping[str, Any]) -> Movement:
+    debit, credit = (_decoded_end(row.get(direction) or {}) for direction in ("debit", "credit"))
+    return _bytes(row.get("id", "")), _packed(row.get("amount", 0)), _bytes(row.get("currency", "")), debit, credit
+
+
+def _decoded_end(row: Mapping[str, Any]) -> End:
+    wallet, bucket, lot = (_bytes(row.get(name, "")) for name in ("wallet", "bucket", "lot"))
+    return wallet, bucket, lot, _packed(row.get("sequence", 0)), _packed(row.get("position", 0))
+
+
+def _bytes(value: object) -> bytes:
+    return str(value or "").encode()
+
+
+def _packed(value: object) -> bytes:
+    """What is no number, after somebody's hand was in it, is none that anything equals."""
+    return _INT64.pack(value) if isinstance(value, int) and -(2**63) <= value < 2**63 else repr(value).encode()[:8]
+
+
+async def by_key(database: Database, collection: str, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+    """Those of the documents `keys` that exist."""
+    found: dict[bytes, bytes] = {}
+    for start in range(0, len(keys), KEYS_A_QUERY):
+        wanted = [key.decode() for key in keys[start : start + KEYS_A_QUERY]]
+        async for batch in _batches(database[collection], {"_id": {"$in": wanted}}):
+            found.update(documents_in(batch))
+    return found
+
+
+async def lines_of_wallets(database: Database, after: str | None, until: str | None) -> AsyncIterator[bytes]:
+    """Batches of all lines of the wallets whose keys follow `after`, up to and with `until`: by wallet, by bucket, the
+
+    newest first.
+    """
+    keys: Document = ({"$gt": after} if after is not None else {"$gte": ""}) | ({"$lte": until} if until else {})
+    order = [("wallet", 1), ("bucket", 1), ("sequence", -1)]
+    async for batch in _batches(database["transactions"], {"wallet": keys}, sort=order, hint=order):
+        yield batch
+
+
+async def lines_at(database: Database, places: Iterable[tuple[str, str, int]]) -> list[bytes]:
+    """The lines that have these sequences: (wallet, bucket, sequence). Slow: for what no key is known of."""
+    wanted, found = [dict(zip(("wallet", "bucket", "sequence"), place, strict=True)) for place in places], []
+    for start in range(0, len(wanted), 100):
+        async for batch in _batches(database["transactions"], {"$or": wanted[start : start + 100]}):
+            found += [document for _, document in documents_in(batch)]
+    return found
+
+
+async def all_of(database: Database, collection: str) -> AsyncIterator[bytes]:
+    """Batches of a whole collection, by key."""
+    async for batch in _batches(database[collection], {}, sort=[("_id", 1)]):
+        yield batch
+
+
+async def _batches(collection: Collection, wanted: Document, **options: Any) -> AsyncIterator[bytes]:
+    async for batch in collection.find_raw_batches(wanted, batch_size=_BATCH, **options):
+        yield cast("bytes", batch)
