@@ -35,11 +35,13 @@ from libs.core.tasks import ended
 
 COLLECTION = "policies"
 
-_OPERATOR = ("wallet:create", "wallet:read", "deposit:create", "transfer:create", "transfer:read", "transaction:read")
+_BOTH = ("wallet:create", "wallet:read", "transfer:create", "transfer:read", "transaction:read", "limit:read")
+_PLAYER = (*_BOTH, "limit:set")
+_OPERATOR = (*_BOTH, "deposit:create", "limit:manage", "account:manage")
 
 # What holds in an empty database. A stored role of the same name takes the place of one of these.
 BUILT_IN = (
-    Role.of("player", allow=[f"{action}:own" for action in _OPERATOR if action != "deposit:create"]),
+    Role.of("player", allow=[f"{action}:own" for action in _PLAYER]),
     Role.of("operator", allow=[f"{action}:tenant" for action in _OPERATOR]),
     Role.of("service", allow=[f"{action}:tenant" for action in _OPERATOR]),
     Role.of("admin", allow=["*:*:tenant"]),

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
 from libs.core.app import Platform, create_app
+from libs.core.audit import INDEXES as AUDIT_INDEXES
 from libs.core.events import Subscriber
 from libs.core.graphql import Limits
 from libs.core.pagination import Paginator
@@ -34,7 +35,7 @@ def payment_subscribers(platform: Platform, payment: Payment) -> Iterable[Subscr
 app = create_app(
     settings,
     schema=schema,
-    indexes=store.INDEXES,
+    indexes=(*store.INDEXES, *AUDIT_INDEXES),
     configs=[PaymentConfig],
     open=open_payment,
     subscribers=payment_subscribers,

@@ -50,3 +50,46 @@ class TransferRefused(EventData, type="transfer.refused", version=1):
     code: str
     rule: str
     at: datetime
+
+
+class PendingLimit(BaseModel, frozen=True):
+    """What a limit will be at an instant: another amount, or with null none at all."""
+
+    amount: str | None
+    at: datetime
+
+
+class LimitChanged(EventData, type="limit.changed", version=1):
+    """A limit is `amount` now, null if it is none any more, or will be something else: `pending`."""
+
+    owner_id: str
+    operation: Literal["deposit", "withdrawal", "wager", "loss", "balance", "transfer"]
+    window: Literal["single", "daily", "weekly", "monthly", "lifetime"]
+    limit_source: Literal["kyc", "operator", "product", "player"]
+    currency: str
+    scope: str
+    amount: str | None
+    pending: PendingLimit | None
+    at: datetime
+
+
+class AccountSuspended(EventData, type="account.suspended", version=1):
+    """An operator lets nothing leave this owner's wallets, and nothing be paid in."""
+
+    owner_id: str
+    reason: str
+    at: datetime
+
+
+class AccountResumed(EventData, type="account.resumed", version=1):
+    owner_id: str
+    reason: str
+    at: datetime
+
+
+class AccountSelfExcluded(EventData, type="account.self_excluded", version=1):
+    """The owner wants to be kept from paying in and from playing until then. Told again if the end becomes later."""
+
+    owner_id: str
+    until: datetime
+    at: datetime

@@ -3,17 +3,18 @@
 import strawberry
 
 from libs.core.graphql import build_schema
+from services.payment.schema.limits import LimitMutations, LimitQueries
 from services.payment.schema.transfers import TransferMutations, TransferQueries
 from services.payment.schema.wallets import User, WalletMutations, WalletQueries, WalletSubscriptions
 
 
 @strawberry.type
-class Query(WalletQueries, TransferQueries):
+class Query(WalletQueries, TransferQueries, LimitQueries):
     pass
 
 
 @strawberry.type
-class Mutation(WalletMutations, TransferMutations):
+class Mutation(WalletMutations, TransferMutations, LimitMutations):
     pass
 
 
