@@ -7,12 +7,14 @@ Decoding a document costs 2.7 µs; hashing it, 0.4. So the fields are cut out wh
 import re
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from struct import Struct
-from typing import Any, cast
+from typing import Any
 
 import bson
 from bson.codec_options import CodecOptions
+from bson.int64 import Int64
+from bson.raw_bson import RawBSONDocument
 
-from libs.core.mongo import Collection, Database, Document
+from libs.core.mongo import Database, Document
 
 # Keys in one query: enough that its round trip does not matter, few enough for 16 MB.
 KEYS_A_QUERY = 5_000
@@ -22,7 +24,11 @@ _BATCH = 10_000
 _START = Struct("<i5xi")
 _ID_AT = 13
 _INT64 = Struct("<q")
+_WIDER = bytes(4)  # from 32 bits to 64: none of these numbers is negative
+_INT32 = Struct("<i")
+_TEXT, _ARRAY, _BOOLEAN, _LONG = 0x02, 0x04, 0x08, 0x12  # BSON's types
 _DECODED: CodecOptions[dict[str, Any]] = CodecOptions(tz_aware=True)
+_UNREAD: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument)
 
 # wallet, bucket, direction, currency, transfer_id, sequence, position, amount, balance_after, lot; numbers as 8 bytes
 Line = tuple[bytes, bytes, bytes, bytes, bytes, bytes, bytes, bytes, bytes, bytes]
@@ -123,9 +129,10 @@ _PLACE = Struct("<9sI6si10si7si1s")
 
 
 def documents_in(batch: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Each document of a batch, after its `_id`, which is a text."""
-    at, end, start = 0, len(batch), _START.unpack_from
+    """Each document of a batch, which is a BSON array, after its `_id`, which is a text."""
+    at, end, start, name_end = 4, len(batch) - 1, _START.unpack_from, batch.index
     while at < end:
+        at = name_end(b"\x00", at) + 1  # the type and the index of the element
         size, id_size = start(batch, at)
         yield batch[at + _ID_AT : at + _ID_AT - 1 + id_size], batch[at : at + size]
         at += size
@@ -141,8 +148,25 @@ def movement_of(document: bytes) -> Movement:
     if not found:
         return _decoded_movement(decoded(document))
     id_, amount, currency, w, b, sequence, position, lot, w_2, b_2, sequence_2, position_2, lot_2 = found.groups(b"")
-    debit = (w, b, lot, _wide(sequence), _wide(position))
-    return id_, _wide(amount), currency, debit, (w_2, b_2, lot_2, _wide(sequence_2), _wide(position_2))
+    return (
+        id_,
+        amount if len(amount) == 8 else amount + _WIDER,
+        currency,
+        (
+            w,
+            b,
+            lot,
+            sequence if len(sequence) == 8 else sequence + _WIDER,
+            position if len(position) == 8 else position + _WIDER,
+        ),
+        (
+            w_2,
+            b_2,
+            lot_2,
+            sequence_2 if len(sequence_2) == 8 else sequence_2 + _WIDER,
+            position_2 if len(position_2) == 8 else position_2 + _WIDER,
+        ),
+    )
 
 
 def is_placed(transfer: bytes, lane: int, sequence: int, index: int) -> bool:
@@ -167,11 +191,6 @@ def is_placed(transfer: bytes, lane: int, sequence: int, index: int) -> bool:
 def is_cut_out(transfer: bytes, *lines: bytes) -> bool:
     """Whether the fields can be cut out of these, or they have to be decoded, at several times the price."""
     return bool(_MOVEMENT.match(transfer)) and all(map(_LINE.fullmatch, lines))
-
-
-def _wide(field: bytes) -> bytes:
-    """Of 32 bits to 64: none of these numbers is negative."""
-    return field if len(field) == 8 else field + b"\x00\x00\x00\x00"
 
 
 def decoded(document: bytes) -> Document:
@@ -218,7 +237,7 @@ async def by_key(database: Database, collection: str, keys: Sequence[bytes]) -> 
     found: dict[bytes, bytes] = {}
     for start in range(0, len(keys), KEYS_A_QUERY):
         wanted = [key.decode() for key in keys[start : start + KEYS_A_QUERY]]
-        async for batch in _batches(database[collection], {"_id": {"$in": wanted}}):
+        async for batch in _batches(database, collection, {"_id": {"$in": wanted}}):
             found.update(documents_in(batch))
     return found
 
@@ -229,8 +248,8 @@ async def lines_of_wallets(database: Database, after: str | None, until: str | N
     newest first.
     """
     keys: Document = ({"$gt": after} if after is not None else {"$gte": ""}) | ({"$lte": until} if until else {})
-    order = [("wallet", 1), ("bucket", 1), ("sequence", -1)]
-    async for batch in _batches(database["transactions"], {"wallet": keys}, sort=order, hint=order):
+    order = {"wallet": 1, "bucket": 1, "sequence": -1}
+    async for batch in _batches(database, "transactions", {"wallet": keys}, sort=order, hint=order):
         yield batch
 
 
@@ -238,17 +257,46 @@ async def lines_at(database: Database, places: Iterable[tuple[str, str, int]]) -
     """The lines that have these sequences: (wallet, bucket, sequence). Slow: for what no key is known of."""
     wanted, found = [dict(zip(("wallet", "bucket", "sequence"), place, strict=True)) for place in places], []
     for start in range(0, len(wanted), 100):
-        async for batch in _batches(database["transactions"], {"$or": wanted[start : start + 100]}):
+        async for batch in _batches(database, "transactions", {"$or": wanted[start : start + 100]}):
             found += [document for _, document in documents_in(batch)]
     return found
 
 
 async def all_of(database: Database, collection: str) -> AsyncIterator[bytes]:
     """Batches of a whole collection, by key."""
-    async for batch in _batches(database[collection], {}, sort=[("_id", 1)]):
+    async for batch in _batches(database, collection, {}, sort={"_id": 1}):
         yield batch
 
 
-async def _batches(collection: Collection, wanted: Document, **options: Any) -> AsyncIterator[bytes]:
-    async for batch in collection.find_raw_batches(wanted, batch_size=_BATCH, **options):
-        yield cast("bytes", batch)
+async def _batches(database: Database, collection: str, wanted: Document, **options: Any) -> AsyncIterator[bytes]:
+    """A query's answer as BSON arrays. The driver's own raw batches make an object of each document all the same,
+
+    which takes as long as to verify it.
+    """
+    majority = {"readConcern": {"level": "majority"}}
+    query = {"find": collection, "filter": wanted, "batchSize": _BATCH, **options, **majority}
+    async with database.client.start_session() as session:
+        while True:
+            answer = await database.command(query, session=session, codec_options=_UNREAD)
+            batch, cursor_id = _cursor(bytes(answer["cursor"].raw))
+            yield batch
+            if not cursor_id:
+                return
+            query = {"getMore": Int64(cursor_id), "collection": collection, "batchSize": _BATCH}
+
+
+def _cursor(document: bytes) -> tuple[bytes, int]:
+    """The batch of an answer's `cursor` and the cursor's id, in whichever order."""
+    batch, cursor_id, at = b"", 0, 4
+    while document[at]:
+        kind, name_end = document[at], document.index(b"\x00", at)
+        name, at = document[at + 1 : name_end], name_end + 1
+        size = {_ARRAY: 0, _TEXT: 4, _LONG: 8, _BOOLEAN: 1}[kind]
+        if kind in (_ARRAY, _TEXT):
+            size += int(_INT32.unpack_from(document, at)[0])
+        if kind == _ARRAY:
+            batch = document[at : at + size]
+        if name == b"id":
+            cursor_id = int(_INT64.unpack_from(document, at)[0])
+        at += size
+    return batch, cursor_id

@@ -17,6 +17,10 @@ from services.payment.verify.divergence import Diverged, Kind
 RANGE_TRANSFERS = 5_000
 
 
+# What a transfer says, and the keys of the two lines that it names.
+Named = tuple[Movement, bytes, bytes]
+
+
 @dataclass(slots=True)
 class Place:
     """How far a lane has been verified: `hash` is that of block `sequence`."""
@@ -199,24 +203,29 @@ async def _verify_range(database: Database, blocks: Sequence[StoredBlock], place
     keys = [key.encode() for stored in blocks for key in stored.transfers]
     transfers = await raw.by_key(database, "transfers", keys)
     started = thread_time()
-    movements = {key: raw.movement_of(document) for key, document in transfers.items()}
-    line_keys = [raw.line_key(end[0], raw.number(end[4])) for _, _, _, *ends in movements.values() for end in ends]
+    named = {key: _with_line_keys(raw.movement_of(document)) for key, document in transfers.items()}
+    line_keys = [key for _, *keys_ in named.values() for key in keys_]
     spent.cpu_s += thread_time() - started
     documents = await raw.by_key(database, "transactions", line_keys)
     started = thread_time()
     lines: list[Line] = []
     for stored in blocks:
-        lines += check_block(stored, transfers, movements, documents)
+        lines += check_block(stored, transfers, named, documents)
     spent.cpu_s += thread_time() - started
     spent.transfers += len(keys)
     place.sequence, place.hash = blocks[-1].block.sequence, blocks[-1].hash
     return Range(len(keys), lines)
 
 
+def _with_line_keys(movement: Movement) -> Named:
+    debit, credit = movement[3], movement[4]
+    return movement, raw.line_key(debit[0], raw.number(debit[4])), raw.line_key(credit[0], raw.number(credit[4]))
+
+
 def check_block(
     stored: StoredBlock,
     transfers: Mapping[bytes, bytes],
-    movements: Mapping[bytes, Movement],
+    named: Mapping[bytes, Named],
     documents: Mapping[bytes, bytes],
 ) -> list[Line]:
     """That each transfer and its two transactions are what its leaf is of, and agree. Answers the lines.
@@ -224,16 +233,15 @@ def check_block(
     No function for each transfer and line: calls are what this would spend most of its time on.
     """
     lane, sequence, leaves = stored.block.lane, stored.block.sequence, stored.leaves
-    line_of, number, is_placed = raw.line_of, raw.number, raw.is_placed
+    line_of, is_placed = raw.line_of, raw.is_placed
     lines: list[Line] = []
     for index, name in enumerate(stored.transfers):
         key = name.encode()
         transfer = transfers.get(key)
         if transfer is None:
             raise Diverged(Kind.TRANSFER_MISSING, _at(name, stored, index), "there", "not there", _tenant(name))
-        id_, amount, currency, debit, credit = movements[key]
-        debit_document = documents.get(b"%b:%012d" % (debit[0], number(debit[4])))
-        credit_document = documents.get(b"%b:%012d" % (credit[0], number(credit[4])))
+        (id_, amount, currency, debit, credit), debit_key, credit_key = named[key]
+        debit_document, credit_document = documents.get(debit_key), documents.get(credit_key)
         if debit_document is None or credit_document is None:
             raise _missing_line(stored, index, transfer, debit if debit_document is None else credit)
         leaf = sha256(
