@@ -78,6 +78,7 @@ class Evidence:
     ledger: Ledger
 
     def __post_init__(self) -> None:
+        self.reads = [read for read in self.reads if not read.trouble]
         self.by_id: dict[str, list[Call]] = defaultdict(list)
         for call in self.calls:
             if call.op != REUSE:

@@ -28,7 +28,7 @@ NOTHING_DONE = ("UNAVAILABLE", "DEADLINE_EXCEEDED")
 REFUSED_CONNECTION, LOST = "REFUSED_CONNECTION", "CONNECTION_LOST"
 
 FINISHED_WITHIN_S = 90.0
-BACK_OFF_S = 0.05
+BACK_OFF_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,8 @@ class Task:
     history: str
     until: float
     sessions: int = 4
+    # Between one thing and the next: clients that are always at it leave a small machine no time for the others.
+    think_s: float = 0.01
     timeout_s: float = 4.0
     watchful: bool = False
 
@@ -102,6 +104,7 @@ class Session:
         while time.monotonic() < self._task.until:
             (step,) = self._rng.choices(list(steps), list(steps.values()))
             await step()
+            await asyncio.sleep(self._task.think_s)
 
     async def _operate(self) -> None:
         operation, asked = self._drawn()
@@ -152,7 +155,7 @@ class Session:
                 if outcomes == {"ok"}:
                     self._world.accepted.append((operation.name, asked))
                 return
-            await asyncio.sleep(BACK_OFF_S * self._rng.uniform(0.5, 1.5))
+            await asyncio.sleep(BACK_OFF_S * self._rng.uniform(0.5, 1.5))  # a polite client's
 
     async def _call(self, operation: Operation, asked: Asked, as_: str = "") -> list[dict[str, Any]]:
         ids = operation.ids(asked)
@@ -190,7 +193,11 @@ def _told(item: dict[str, Any]) -> dict[str, Any]:
 
 
 async def run(task: Task) -> None:
-    recorder = Recorder(Path(task.history))
+    with Recorder(Path(task.history)) as recorder:
+        await work(task, recorder)
+
+
+async def work(task: Task, recorder: Recorder) -> None:
     limits = httpx.Limits(max_connections=200, max_keepalive_connections=200)
     async with httpx.AsyncClient(timeout=task.timeout_s, limits=limits) as http:
         service = Service(task.urls, task.token, http)

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import orjson
 
@@ -40,6 +40,8 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Read:
+    """`trouble` is why it was not answered; then it has seen nothing."""
+
     client: str
     call: str
     op: str
@@ -47,14 +49,21 @@ class Read:
     invoked: int
     answered: int
     seen: Any
+    trouble: str = ""
 
 
 class Recorder:
-    """Appends to one file. What was written is there even if this process is killed right after."""
+    """Appends to one file while it is open (`with`). What was written is there even if this process is killed then."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("ab")
         self._numbers = count(1)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
 
     def invoke(self, client: str, op: str, ids: Sequence[str], asked: Mapping[str, Any]) -> str:
         call = f"{client}/{next(self._numbers)}"
@@ -76,12 +85,12 @@ class Recorder:
 
 
 def load(folder: Path) -> tuple[list[Call], list[Read]]:
-    """All that was asked for, in the order of asking. Reads that failed have shown nothing, and are left out."""
+    """All that was asked for, in the order of asking."""
     entries = [entry for path in folder.glob("*.jsonl") for entry in _entries(path)]
     answers = {entry["call"]: entry for entry in entries if entry["type"] == "answer"}
     invoked = sorted((entry for entry in entries if entry["type"] == "invoke"), key=lambda entry: entry["at"])
     calls = [call for entry in invoked if entry["ids"] for call in _calls(entry, answers.get(entry["call"]))]
-    reads = [_read(entry, answers[entry["call"]]) for entry in invoked if "seen" in answers.get(entry["call"], {})]
+    reads = [_read(entry, answers.get(entry["call"], {})) for entry in invoked if not entry["ids"]]
     return calls, reads
 
 
@@ -114,6 +123,7 @@ def _read(entry: Mapping[str, Any], answered: Mapping[str, Any]) -> Read:
         op=entry["op"],
         asked=entry["asked"],
         invoked=entry["at"],
-        answered=answered["at"],
-        seen=answered["seen"],
+        answered=answered.get("at", NEVER),
+        seen=answered.get("seen"),
+        trouble="" if "seen" in answered else answered.get("answers", [CUT_OFF])[0]["code"],
     )

@@ -115,23 +115,26 @@ def in_turn(rng: Random, faults: tuple[Fault, ...]) -> Iterator[Fault]:
         yield from rng.sample(faults, len(faults))
 
 
-def torment(stack: Stack, rng: Random, recorder: Recorder, until: float, faults: tuple[Fault, ...] = FAULTS) -> int:
-    """Strikes until `until` (monotonic, in seconds), now and then twice at once; all runs again when it returns.
+def torment(
+    stack: Stack, rng: Random, recorder: Recorder, until: float, faults: tuple[Fault, ...] = FAULTS, at_most: int = 0
+) -> int:
+    """Strikes until `until` (monotonic, in seconds), now and then twice at once; all is ready again when it returns.
 
-    How many faults that were.
+    How many faults that were: `at_most` so many, or any number if that is 0.
     """
     struck = 0
     long_outages = until - time.monotonic() > 5 * LONG_OUTAGE_S
     schedule = in_turn(rng, faults)
-    while time.monotonic() < until:
-        for _ in range(rng.choice((1, 1, 1, 2))):
+    while time.monotonic() < until and (struck < at_most or not at_most):
+        for _ in range(1 if struck + 1 == at_most else rng.choice((1, 1, 1, 2))):
             fault = next(schedule)
             recorder.fault(fault.__name__)
             fault(stack, rng)
             struck += 1
         time.sleep(LONG_OUTAGE_S if long_outages and rng.random() < 0.15 else rng.uniform(0.1, 1.5))
-        deaths: list[str] = []
-        stack.up(deaths)
-        recorder.fault("all runs", deaths=deaths)
+        # Half of the time the next fault meets processes that have only begun to start.
+        failures = stack.up(ready=rng.random() < 0.5)
+        recorder.fault("all runs", failures=failures)
         time.sleep(rng.uniform(0.2, 2.0))
+    recorder.fault("all is well", failures=stack.up())
     return struck

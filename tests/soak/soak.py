@@ -14,11 +14,11 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import httpx
 
@@ -47,6 +47,7 @@ class Plan:
     clients: int = 3
     sessions: int = 4
     faults: tuple[Fault, ...] = nemesis.FAULTS
+    at_most: int = 0  # faults; 0 for as many as there is time for
     watchful: bool = False
     environment: dict[str, str] = field(default_factory=dict)
 
@@ -71,6 +72,12 @@ class Result:
         )
 
 
+def _troubles(calls: Sequence[Call], reads: Sequence[Read]) -> Counter[str]:
+    codes = Counter(read.trouble for read in reads if read.trouble)
+    codes.update(call.answer["code"] for call in calls if call.outcome in ("fail", "unknown"))
+    return codes
+
+
 def _listed(counts: Counter[str]) -> str:
     return ", ".join(f"{number} {what}" for what, number in sorted(counts.items()))
 
@@ -83,7 +90,7 @@ def run(plan: Plan, folder: Path) -> Result:
     with running(folder, clocks, **plan.environment) as stack:
         task = asyncio.run(_prepare(plan, stack))
         faults = _work(plan, stack, task, rng)
-        asyncio.run(_settle(task, folder, *load(folder)))
+        asyncio.run(_settle(task, folder, load(folder)[0]))
         _wait_until_all_is_told(stack)
         stack.stop()
         ledger = read_ledger(stack.mongo.url)
@@ -92,7 +99,7 @@ def run(plan: Plan, folder: Path) -> Result:
         plan=plan,
         faults=faults,
         outcomes=Counter(call.outcome for call in calls),
-        troubles=Counter(call.answer["code"] for call in calls if call.outcome in ("fail", "unknown")),
+        troubles=_troubles(calls, reads),
         reads=len(reads),
         transfers=len(ledger.transfers),
         took_s=time.monotonic() - begun,
@@ -114,13 +121,20 @@ async def _prepare(plan: Plan, stack: Stack) -> Task:
         sessions=plan.sessions,
         watchful=plan.watchful,
     )
-    async with httpx.AsyncClient(timeout=30) as http:
-        service = Service(task.urls, task.token, http)
+    async with _auditor(named(task, "setup", stack.folder)) as (session, service):
         wallets = [await _open_wallet(service, owner) for owner in OWNERS]
-        session = _session(named(task, "setup", stack.folder), service)
         for n, wallet_id in enumerate(wallets):
             await session.until_answered(OPERATIONS["deposit"], deposit(f"opening-{n}", wallet_id, OPENING))
-    return Task(**{**_fields(task), "wallets": wallets})
+    return replace(task, wallets=wallets)
+
+
+@asynccontextmanager
+async def _auditor(task: Task) -> AsyncIterator[tuple[Session, Service]]:
+    """A client in this process, before and after those that work."""
+    with Recorder(Path(task.history)) as recorder:
+        async with httpx.AsyncClient(timeout=30) as http:
+            service = Service(task.urls, task.token, http)
+            yield Session(task.name, task, service, recorder), service
 
 
 async def _open_wallet(service: Service, owner: str) -> str:
@@ -130,20 +144,11 @@ async def _open_wallet(service: Service, owner: str) -> str:
     return wallet_id
 
 
-def _session(task: Task, service: Service) -> Session:
-    return Session(task.name, task, service, Recorder(Path(task.history)))
-
-
-def _fields(task: Task) -> dict[str, Any]:
-    return {name: getattr(task, name) for name in Task.__dataclass_fields__}
-
-
 def _work(plan: Plan, stack: Stack, task: Task, rng: Random) -> int:
-    recorder = Recorder(stack.folder / "faults.jsonl")
     clients = [stack.client(named(task, f"c{n}", stack.folder)) for n in range(plan.clients)]
     try:
-        faults = torment(stack, rng, recorder, task.until, plan.faults)
-        stack.up()
+        with Recorder(stack.folder / "faults.jsonl") as recorder:
+            faults = torment(stack, rng, recorder, task.until, plan.faults, plan.at_most)
         for client in clients:
             if client.wait(timeout=180):
                 raise Failure(f"a client ended with exit code {client.returncode}, see {stack.folder}/c*.log")
@@ -154,15 +159,14 @@ def _work(plan: Plan, stack: Stack, task: Task, rng: Random) -> int:
     return faults
 
 
-async def _settle(task: Task, folder: Path, calls: Sequence[Call], _: Sequence[Read]) -> None:
+async def _settle(task: Task, folder: Path, calls: Sequence[Call]) -> None:
     """Asks once more, of a service that is well: all that nobody was told the outcome of, and some of the rest."""
     answered = {call.id for call in calls if call.outcome in ("ok", "refused")}
     accepted = [call for call in calls if call.outcome == "ok"]
     again = [call for call in calls if call.id not in answered]
     again += Random(task.seed).sample(accepted, min(len(accepted), 100))
-    requests = {call.call: call for call in again}
-    async with httpx.AsyncClient(timeout=30) as http:
-        session = _session(named(task, "settle", folder), Service(task.urls, task.token, http))
+    requests = {call.call: call for call in again if call.op in OPERATIONS}
+    async with _auditor(named(task, "settle", folder)) as (session, _):
         for call in requests.values():
             await session.until_answered(OPERATIONS[call.op], call.asked)
 

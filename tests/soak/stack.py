@@ -44,8 +44,12 @@ class Stack:
         """In the order in which they need each other."""
         return (self.mongo, self.redis, *self.payments, self.counter)
 
-    def up(self, told: list[str] | None = None) -> None:
-        """Everything runs again and is ready, as a supervisor sees to. `told` is who had ended by itself."""
+    def up(self, *, ready: bool = True) -> list[str]:
+        """Everything runs again, as a supervisor sees to, and with `ready`, is ready. What did not start at once, and
+
+        why, is returned.
+        """
+        failures: list[str] = []
         for server in self.servers:
             if server.running:
                 os.kill(server.pid, signal.SIGCONT)
@@ -58,16 +62,15 @@ class Stack:
                 for server in (*self.payments, self.counter):
                     if not server.running:
                         server.begin()
-                for server in self.servers:
+                for server in self.servers if ready else ():
                     server.wait_until_ready()
             except Failure as failure:
-                if told is not None:
-                    told.append(str(failure))
+                failures.append(str(failure))
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.2)
             else:
-                return
+                return failures
 
     def client(self, task: Task) -> subprocess.Popen[bytes]:
         path = self.folder / f"{task.name}.json"
