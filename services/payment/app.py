@@ -11,6 +11,7 @@ from libs.core.pagination import Paginator
 from services.payment import store, subscribers
 from services.payment.balances import Balances
 from services.payment.commands import Payment
+from services.payment.commands.limits import tenant_rules
 from services.payment.ledger import Ledger
 from services.payment.schema import schema
 from services.payment.settings import PaymentConfig, PaymentSettings
@@ -21,7 +22,7 @@ settings = PaymentSettings.load()
 @asynccontextmanager
 async def open_payment(platform: Platform) -> AsyncIterator[Payment]:
     async with (
-        Ledger(platform.mongo, platform.outbox, platform.clock) as ledger,
+        Ledger(platform.mongo, platform.outbox, platform.clock, tenant_rules(platform)) as ledger,
         Balances(platform.mongo, platform.live) as balances,
     ):
         platform.health.add("lane", ledger.health)

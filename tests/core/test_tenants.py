@@ -207,6 +207,14 @@ class TestResolve:
         assert (await tenants.resolve("10.0.0.7", "acme")).id == "acme"
 
 
+class TestTimeZone:
+    async def test_of_those_that_are_known(self, mongo: Mongo, redis: Redis, tenants: Tenants) -> None:
+        await tenants.create(acme(time_zone="Europe/Malta"), actor="root")
+        async with tenants_of(mongo, redis) as watching:
+            assert watching.time_zone("acme") == "Europe/Malta"
+            assert watching.time_zone("unheard-of") == "UTC"
+
+
 class TestAdmit:
     @pytest.mark.parametrize(("host", "header"), [("10.0.0.7", None), ("10.0.0.7", "other"), ("", "")])
     async def test_not_contradicted(self, two: Tenants, host: str, header: str | None) -> None:

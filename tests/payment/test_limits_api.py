@@ -38,7 +38,11 @@ RESUME = f"mutation ($input: AccountInput!) {{ resumeAccount(input: $input) {ACC
 MY_LIMITS = f"{{ myLimits {{ {LIMIT} }} }}"
 LIMITS = f"query ($ownerId: ID!) {{ limits(ownerId: $ownerId) {{ {LIMIT} }} }}"
 STANDING = "query ($ownerId: ID) { accountStanding(ownerId: $ownerId) { status excludedUntil } }"
+CREATE = "mutation ($input: CreateWalletInput!) { createWallet(input: $input) { ... on Wallet { id } } }"
+DEPOSIT = """mutation ($input: DepositInput!) { deposit(input: $input) { __typename ... on Transfer { id }
+    ... on Problem { code rule } } }"""
 
+BALANCE = {"source": "KYC", "operation": "BALANCE", "window": "LIFETIME", "currency": "EUR", "reason": "tier 0"}
 DAILY = {"operation": "DEPOSIT", "window": "DAILY", "currency": "EUR"}
 
 
@@ -225,6 +229,47 @@ class TestSetLimit:
     async def test_only_in_the_own_tenant(self, as_: As, ann: Api, name: str) -> None:
         await as_("oscar", "operator", tenant="other").ask(SET, input=self.given(name, amount="1"))
         assert await ann.ask(MY_LIMITS) == []
+
+
+class TestBalanceLimit:
+    @pytest.fixture
+    async def wallets(self, ann: Api) -> list[str]:
+        """Ids: main, casino."""
+        made = [await ann.ask(CREATE, input={"currency": "EUR", "category": each}) for each in ("main", "casino")]
+        return [wallet["id"] for wallet in made]
+
+    @pytest.fixture
+    def pay_in(self, olga: Api) -> Ask:
+        """`await pay_in(wallet_id, amount)`: the problem's rule, or null."""
+
+        async def ask(wallet_id: str, amount: int) -> str | None:
+            given = {"id": new_id(), "walletId": wallet_id, "amount": str(amount), "currency": "EUR"}
+            rule: str | None = (await olga.ask(DEPOSIT, input=given)).get("rule")
+            return rule
+
+        return ask
+
+    async def test_over_all_wallets(self, olga: Api, ann: Api, name: str, wallets: list[str], pay_in: Ask) -> None:
+        main, casino = wallets
+        await pay_in(main, 100)
+        await pay_in(casino, 50)
+        await olga.ask(SET, input=BALANCE | {"ownerId": name, "amount": "200"})
+        (limit,) = await ann.ask(MY_LIMITS)
+        assert (limit["used"], limit["rest"], limit["resetsAt"]) == ("150", "50", None)
+        assert await pay_in(casino, 51) == "limit.balance.lifetime.kyc"
+        assert await pay_in(main, 30) is None
+        assert await pay_in(casino, 21) == "limit.balance.lifetime.kyc"
+        assert await pay_in(casino, 20) is None
+
+    async def test_money_that_comes_in_meanwhile_is_known(
+        self, olga: Api, name: str, wallets: list[str], pay_in: Ask, database: Mongo
+    ) -> None:
+        limiting = olga.ask(SET, input=BALANCE | {"ownerId": name, "amount": "1000"})
+        await asyncio.gather(*(pay_in(wallets[n % 2], 1) for n in range(20)), limiting)
+        account = await database.db["accounts"].find_one({"_id": f"demo:{name}"})
+        assert account
+        noted = [account["counters"][f"balance:{category}:EUR"][6] for category in ("main", "casino")]
+        assert noted == [10, 10]
 
 
 class TestLimits:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+from libs.core.app import Platform
 from libs.core.audit import AuditLog
 from libs.core.context import Context
 from libs.core.errors import Forbidden, InvalidInput
@@ -16,7 +17,7 @@ from libs.core.events import Event, EventData
 from libs.core.mongo import Session
 from services.payment import events
 from services.payment.commands import Payment
-from services.payment.domain import Account
+from services.payment.domain import Account, TenantRules
 from services.payment.domain.limits import (
     ALL_WALLETS,
     AccountStatus,
@@ -64,6 +65,15 @@ class AccountLimits:
 # What a change makes of a standing at an instant, and what is to be told of it.
 Decide = Callable[[Standing, datetime], Standing]
 Tell = Callable[[Standing, datetime], EventData]
+
+
+def tenant_rules(platform: Platform) -> TenantRules:
+    """What the ledger has to know of tenants: their calendars, and the limits that all of their accounts have."""
+    tenants, config = platform.tenants, platform.config
+    return TenantRules(
+        calendar=lambda tenant_id, at: calendar_at(tenants.time_zone(tenant_id), at),
+        limits=lambda tenant_id: config.get(PaymentConfig, tenant_id).product_limits,
+    )
 
 
 async def limits_of(payment: Payment, context: Context, owner_id: str) -> AccountLimits | None:
