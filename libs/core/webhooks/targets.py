@@ -72,7 +72,7 @@ def parse_url(text: str, *, development: bool) -> httpx.URL:
         raise _wrong("a webhook's URL has no user and password")
     if url.fragment or "#" in text:
         raise _wrong("a webhook's URL has no fragment")
-    if not development and (url.port or 443) not in _PORTS:
+    if not development and url.port is not None and url.port not in _PORTS:
         raise _wrong(f"a webhook's port is one of {', '.join(map(str, sorted(_PORTS)))}")
     if not _is_host(url.raw_host.decode("ascii")):
         raise _wrong("a webhook's URL names a host")
