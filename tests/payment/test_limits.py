@@ -30,6 +30,7 @@ from services.payment.domain.limits import (
     in_force,
     limit_refusal,
     note_balance,
+    told_to_payer,
     use,
     use_of,
 )
@@ -284,6 +285,14 @@ class TestLimitRefusal:
         balances = [limit(Of.BALANCE, Per.LIFETIME, scope="main")]
         assert refused(balances, counters, 70, Of.BALANCE, balance_after=100) is None
         assert refused(balances, counters, 71, Of.BALANCE, balance_after=101)
+
+    def test_a_payer_hears_nothing_of_what_the_payee_holds(self) -> None:
+        balances = [limit(Of.BALANCE, Per.LIFETIME)]
+        refusal = limit_refusal(balances, {}, Of.BALANCE, "main", "EUR", 21, 101, TODAY)
+        assert refusal
+        told = told_to_payer(refusal)
+        assert (told.code, told.rule) == ("LIMIT_REACHED", "limit.recipient")
+        assert told.details == {"requestedMinor": "21", "currency": "EUR"}
 
     def test_zero_allows_nothing(self) -> None:
         assert refused([limit(amount=0)], {}, 1)

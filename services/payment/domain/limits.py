@@ -13,7 +13,7 @@ Days, weeks (from Monday) and months are those of the tenant's time zone. `Count
 by row replaced: `dict(counters)` is a snapshot.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time, timedelta
 from enum import StrEnum
@@ -324,7 +324,7 @@ def use(
     counters: Mapping[str, Sequence[int]], operation: LimitOperation, category: str, currency: str, calendar: Calendar
 ) -> Used:
     """What is used by now, in wallets of `category` or with `ALL_WALLETS` in all of that currency."""
-    rows = list(_rows(counters, operation, category, currency))
+    rows = _rows(counters, operation, category, currency)
     daily = sum(row[1] for row in rows if row[0] >= calendar.day.id)
     weekly = sum(row[3] for row in rows if row[2] >= calendar.week.id)
     monthly = sum(row[5] for row in rows if row[4] >= calendar.month.id)
@@ -333,16 +333,12 @@ def use(
 
 def _rows(
     counters: Mapping[str, Sequence[int]], operation: LimitOperation, category: str, currency: str
-) -> Iterator[Sequence[int]]:
+) -> list[Sequence[int]]:
     if category != ALL_WALLETS:
         row = counters.get(f"{operation}:{category}:{currency}")
-        if row is not None:
-            yield row
-        return
+        return [] if row is None else [row]
     before, after = f"{operation}:", f":{currency}"
-    for key, row in counters.items():
-        if key.startswith(before) and key.endswith(after):
-            yield row
+    return [row for key, row in counters.items() if key.startswith(before) and key.endswith(after)]
 
 
 def count(
@@ -455,15 +451,17 @@ def _use_of(limit: Limit, used: int, calendar: Calendar) -> LimitUse:
 
 
 def _used(limit: Limit, counters: Mapping[str, Sequence[int]], calendar: Calendar) -> int:
-    window = limit.window
+    return _used_of(limit.window, _rows(counters, limit.operation, limit.scope, limit.currency), calendar)
+
+
+def _used_of(window: LimitWindow, rows: Iterable[Sequence[int]], calendar: Calendar) -> int:
     if window is LimitWindow.SINGLE:
         return 0
-    rows = _rows(counters, limit.operation, limit.scope, limit.currency)
     if window is LimitWindow.LIFETIME:
-        return sum(row[6] for row in rows)
+        return sum([row[6] for row in rows])
     place = _PLACES[window]
     current = (calendar.day, calendar.week, calendar.month)[place // 2].id
-    return sum(row[place + 1] for row in rows if row[place] >= current)
+    return sum([row[place + 1] for row in rows if row[place] >= current])
 
 
 def limit_refusal(
@@ -485,11 +483,15 @@ def limit_refusal(
         return None
     kinds = _HELD_TO[operation]
     least: tuple[tuple[int, int, int, int, str], Limit, int] | None = None
+    found: dict[tuple[LimitOperation, str], list[Sequence[int]]] = {}  # most limits differ in their window alone
     for limit in limits:
         if limit.operation not in kinds or not limit.covers(category, currency):
             continue
         if limit.operation is not LimitOperation.BALANCE:
-            used = _used(limit, counters, calendar)
+            of = limit.operation, limit.scope
+            if of not in found:
+                found[of] = _rows(counters, limit.operation, limit.scope, currency)
+            used = _used_of(limit.window, found[of], calendar)
         elif balance_after is not None:
             used = _balance_before(limit, counters, category, balance_after - amount)
         else:
@@ -512,6 +514,17 @@ def _balance_before(limit: Limit, counters: Mapping[str, Sequence[int]], categor
 
 def _precedence(limit: Limit, rest: int) -> tuple[int, int, int, int, str]:
     return rest, _SOURCES[limit.source], _WINDOWS[limit.window], _OPERATIONS[limit.operation], limit.scope
+
+
+def told_to_payer(refusal: Refusal) -> Refusal:
+    """What somebody who pays may hear of the payee's limit: its figures would tell them what a stranger holds."""
+    return Refusal(
+        "LIMIT_REACHED",
+        "a limit of the recipient leaves less than that",
+        rule="limit.recipient",
+        requestedMinor=refusal.details["requestedMinor"],
+        currency=refusal.details["currency"],
+    )
 
 
 def _reached(left: LimitUse, amount: int) -> Refusal:
