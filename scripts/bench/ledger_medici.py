@@ -19,7 +19,7 @@ import uvloop
 from libs.core.testing import scratch_mongo, scratch_namespace
 from scripts.bench.contenders import grouped
 from scripts.bench.contenders.load import Load, Rounds, loaded
-from scripts.bench.contenders.proof import adds_up
+from scripts.bench.contenders.proof import proven
 
 SECONDS, ROUNDS = float(os.environ.get("BENCH_SECONDS", "2")), int(os.environ.get("BENCH_ROUNDS", "3"))
 PLAYERS = 10_000
@@ -43,7 +43,7 @@ async def main() -> None:
                         for callers in CALLERS:
                             load = await _medici(namespace, callers, hot=where == "hot", guarded="guarded" in kind)
                             rounds.add(f"{where}: {kind}, {callers} callers", load)
-        print(f"    proven  the books add up: {await adds_up(mongo.db):,} transfers")
+        print(f"    proven  it verifies: {await proven(mongo):,} transfers")
     rounds.show(f"medici, {PLAYERS:,} players")
     for where in asks:
         ours = rounds.median(f"{where}: ours, 64 callers").per_second

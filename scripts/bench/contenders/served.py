@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import secrets
 import subprocess
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -20,8 +21,12 @@ from scripts import issuer, stack
 from scripts.bench.contenders.load import Load
 from scripts.process import Server, free_port
 from scripts.seed import CREATE_WALLET, DEPOSIT
+from services.payment.keys import JournalKeys
 
 TENANT, OPENING = "demo", 10**9
+JOURNAL_KEY = secrets.token_hex(32)
+# What the heads of the process' journal are verified with.
+KEYS = JournalKeys(JOURNAL_KEY).all
 AUTOCANNON = Path(__file__).with_name("transfers.mjs")
 
 
@@ -51,7 +56,7 @@ class Payment:
             "amount": requests,
         }
         node = await asyncio.create_subprocess_exec(
-            "node", str(AUTOCANNON), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            "node", str(AUTOCANNON), stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         answer, _ = await node.communicate(json.dumps(wanted).encode())
         measured = json.loads(answer)
@@ -74,6 +79,7 @@ async def payment(
         "TOKEN_ISSUER": issuer.ISSUER,
         "TOKEN_AUDIENCE": issuer.AUDIENCE,
         "DEFAULT_TENANT": TENANT,
+        "JOURNAL_KEY": JOURNAL_KEY,
     }
     await _create_tenant(environment)
     server = stack.server("payment", environment, port=free_port())
