@@ -36,14 +36,24 @@ from libs.core.tasks import ended
 COLLECTION = "policies"
 
 _BOTH = ("wallet:create", "wallet:read", "transfer:create", "transfer:read", "transaction:read", "limit:read")
-_PLAYER = (*_BOTH, "limit:set")
-_OPERATOR = (*_BOTH, "deposit:create", "limit:manage", "account:manage")
+_PLAYER = (*_BOTH, "limit:set", "exchange:create")
+_SYSTEM = (
+    *_BOTH,
+    *("deposit:create", "withdrawal:create", "transfer:reverse", "exchange:create", "lot:manage"),
+    *("hold:create", "hold:capture", "hold:void"),
+    *("limit:manage", "account:manage"),
+)
+_OPERATOR = (
+    *_SYSTEM,
+    *("adjustment:create", "adjustment:approve", "wallet:freeze", "wallet:close", "wallet:credit"),
+)
+_SERVICE = (*_SYSTEM, "bet:create", "bet:settle")
 
 # What holds in an empty database. A stored role of the same name takes the place of one of these.
 BUILT_IN = (
     Role.of("player", allow=[f"{action}:own" for action in _PLAYER]),
     Role.of("operator", allow=[f"{action}:tenant" for action in _OPERATOR]),
-    Role.of("service", allow=[f"{action}:tenant" for action in _OPERATOR]),
+    Role.of("service", allow=[f"{action}:tenant" for action in _SERVICE]),
     Role.of("admin", allow=["*:*:tenant"]),
 )
 

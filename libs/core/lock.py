@@ -48,22 +48,26 @@ class Lease:
         """As far as this process knows; only `guard` knows for sure."""
         return self.token is not None
 
-    async def acquire(self) -> bool:
-        """Takes the lease if it is free or expired; true if it is now held. Also renews one that is held."""
+    async def acquire(self, **fields: Any) -> bool:
+        """Takes the lease if it is free or expired, and sets `fields`; true if it is now held. Also renews one that is
+
+        held. Here and in the other methods fields may be expressions of an update by pipeline.
+        """
         if self.held:
             return await self.renew()
-        row = await self._take()
+        row = await self._take(fields)
         if row is None:
             with suppress(DuplicateKeyError):  # there, and held
                 await self._leases.insert_one({"_id": self.name, "token": 0, "expires_at": None})
-                row = await self._take()
+                row = await self._take(fields)
         if row is None:
             return False
         self.token = row["token"]
         return True
 
-    async def _take(self) -> Document | None:
+    async def _take(self, fields: Document) -> Document | None:
         take = {
+            **fields,
             "holder": self._holder,
             "process": process_name(),
             "token": {"$add": ["$token", 1]},
@@ -75,9 +79,9 @@ class Lease:
             return_document=ReturnDocument.AFTER,
         )
 
-    async def renew(self) -> bool:
-        """Extends a held lease; false, and no longer held, if another holder took it meanwhile."""
-        result = await self._leases.update_one(self._mine(), [{"$set": {"expires_at": self._expiry()}}])
+    async def renew(self, **fields: Any) -> bool:
+        """Extends a held lease, and sets `fields`; false, and no longer held, if another holder took it meanwhile."""
+        result = await self._leases.update_one(self._mine(), [{"$set": {"expires_at": self._expiry(), **fields}}])
         if not result.matched_count:
             self.token = None
         return self.held

@@ -19,11 +19,14 @@ What must not go wrong, and what sees to it:
 import asyncio
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from contextvars import Context, copy_context
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import count
+from math import inf
 from random import random
+from time import monotonic
 from typing import Any, Self
 
 import pymongo
@@ -34,25 +37,22 @@ from pymongo.read_concern import ReadConcern
 from libs.core.clock import Clock
 from libs.core.context import Deadline
 from libs.core.errors import CoreError, DeadlineExceeded, InvalidInput, LeaseLost, OutcomeUnknown, Refusal, Unavailable
-from libs.core.events import Event, EventData, Outbox
+from libs.core.events import Event, Outbox
 from libs.core.lock import Lease
 from libs.core.mongo import DURABLE, Database, Mongo, Session
 from libs.core.telemetry import span
-from services.payment import store
+from services.payment import facts, store
 from services.payment.domain import (
     Book,
     Operation,
     Outcome,
     Reverse,
     TenantRules,
-    Transaction,
-    Transfer,
-    account_key,
     check_storable,
     linked,
 )
+from services.payment.domain.book import TICK
 from services.payment.domain.operations import Capture, Release
-from services.payment.events import TransferCompleted, TransferEnd, TransferRefused
 
 log = structlog.get_logger(__name__)
 
@@ -71,18 +71,13 @@ GROUP_PATIENCE_S = 10.0
 # minute (transactionLifetimeLimitSeconds). Until then only those who need that wallet should wait.
 CONTENTION_PATIENCE_S = 2.0
 LANE_TTL_S = 10.0
+SETTLED_ASKED_EVERY_S = 0.02
+# How often an idle lane promises that it will not go back in time: by so much lists over many wallets may lag.
+PROMISE_EVERY_S = 0.5
 LANE_ANSWERS_WITHIN_S = 1.0
 READ_SNAPSHOT = ReadConcern("snapshot")
 # MongoDB's labels: nothing was written, try all of it again; and: the commit was sent, send it again.
 TRANSIENT, UNKNOWN_COMMIT = "TransientTransactionError", "UnknownTransactionCommitResult"
-# Said only to who asked: whether these were the caller's wallets was not, or not yet, found out.
-UNTOLD = {
-    "WALLET_NOT_FOUND",
-    "HOLD_NOT_FOUND",
-    "TRANSFER_NOT_FOUND",
-    "IDEMPOTENCY_MISMATCH",
-    "LINKED_OPERATION_REFUSED",
-}
 
 
 @dataclass(eq=False, slots=True)
@@ -125,7 +120,7 @@ class Ledger:
         self._rules = rules or TenantRules()
         self._outbox = outbox
         self._clock = clock
-        self._lane = Lane(mongo.db)
+        self._lane = Lane(mongo.db, clock)
         self._queue: deque[Work] = deque()
         self._queued_operations = 0
         self._queued_bytes = 0
@@ -159,6 +154,16 @@ class Ledger:
             raise Unavailable("the ledger holds no lane")
         return {"lane": self._lane.number, "queued": self._queued_operations}
 
+    async def settled(self, at: datetime, deadline: Deadline) -> bool:
+        """Waits until nothing can happen any more at `at` or before; false if that takes too long."""
+        while await store.settled_until(self._mongo.db) < at:
+            if deadline.remaining_s <= 0:
+                return False
+            self._lane.keep_soon()
+            self._arrival.set()
+            await asyncio.sleep(SETTLED_ASKED_EVERY_S)
+        return True
+
     async def post(self, operation: Operation, deadline: Deadline) -> Outcome:
         """Decides and, if it is accepted, durably commits one operation.
 
@@ -189,6 +194,8 @@ class Ledger:
 
     async def _commit_groups(self) -> None:
         while True:
+            if self._lane.due:
+                await self._lane.keep()
             if not self._queue:
                 if self._closing:
                     return
@@ -199,12 +206,9 @@ class Ledger:
                 await self._settle(group)
 
     async def _wait_for_work(self) -> None:
-        """A lane in use renews its lease with every group; an idle one does it here."""
         self._arrival.clear()
-        try:
-            await asyncio.wait_for(self._arrival.wait(), LANE_TTL_S / 3)
-        except TimeoutError:
-            await self._lane.keep()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._arrival.wait(), PROMISE_EVERY_S)
 
     def _gather(self) -> list[Work]:
         """The next group: oldest first, without those that nobody waits for. A large set is a group of its own."""
@@ -278,7 +282,7 @@ class Ledger:
             await session.start_transaction(READ_SNAPSHOT, write_concern=DURABLE),
         ):
             book, found = await self._load(session, group)
-            at = book.next_instant(self._clock.now())
+            at = book.next_instant(self._lane.next_instant())
             outcomes = [book.post(work.operations, at) for work in group]
             events = list(_news(book, group, outcomes, at))
             if not events:
@@ -350,37 +354,58 @@ class Lane:
     writes these stripes, and one that lost it cannot commit.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
+        self._clock = clock
         self._lease: Lease | None = None
+        self._promised = clock.now() - TICK
+        self._kept_at_s = -inf
         self.number = -1
 
     @property
     def held(self) -> bool:
         return self._lease is not None and self._lease.held
 
+    @property
+    def due(self) -> bool:
+        """A group renews the lease; where there are none, or none that write, it has to be kept."""
+        return monotonic() - self._kept_at_s >= PROMISE_EVERY_S
+
+    def keep_soon(self) -> None:
+        self._kept_at_s = -inf
+
+    def next_instant(self) -> datetime:
+        """Now, or just after what this process has promised to stay behind of: see `store/settled.py`."""
+        return max(self._clock.now(), self._promised + TICK)
+
     async def take(self) -> None:
         for number in count():
             lease = Lease(self._database, store.lease_name(number), ttl_s=LANE_TTL_S)
             if await _acquire(lease):
                 await store.adopt_journal(self._database, number)
+                promised = await store.first_promise(self._database, self._clock.now())
+                await lease.renew(at=promised)
                 self._lease, self.number = lease, number
+                self._promised, self._kept_at_s = max(promised, self._promised), monotonic()
                 log.info("lane taken", lane=number)
                 return
 
     async def keep(self) -> None:
         """Renews the lease of an idle lane, or takes another lane if it was lost. Survives a database that is away."""
+        self._promised = max(self._promised, self._clock.now())  # before it is written: that may take effect late
+        self._kept_at_s = monotonic()
         try:
             with pymongo.timeout(LANE_TTL_S):
-                if self._lease is None or not await self._lease.renew():
+                if self._lease is None or not await self._lease.renew(at={"$max": ["$at", self._promised]}):
                     await self.take()
         except PyMongoError as error:
             log.warning("lane not renewed", lane=self.number, error=str(error))
 
-    async def guard(self, session: Session, **fields: Any) -> None:
+    async def guard(self, session: Session, at: datetime, **fields: Any) -> None:
         if self._lease is None:
             raise LeaseLost("no lane is held")
-        await self._lease.guard(session, **fields)
+        self._promised, self._kept_at_s = at, monotonic()
+        await self._lease.guard(session, at=at, **fields)
 
     async def release(self) -> None:
         if self._lease:
@@ -391,7 +416,7 @@ async def _acquire(lease: Lease) -> bool:
     """False too for a lease that is locked, by the transaction of a process that died."""
     try:
         with pymongo.timeout(LANE_ANSWERS_WITHIN_S):
-            return await lease.acquire()
+            return await lease.acquire(**store.TAKING)
     except OperationFailure as error:
         if error.timeout:
             return False
@@ -428,67 +453,12 @@ def _is_conflict(error: PyMongoError) -> bool:
 
 
 def _news(book: Book, group: Sequence[Work], outcomes: Sequence[Sequence[Outcome]], at: datetime) -> Iterator[Event]:
-    """An event for all that was accepted now, and for each refusal that somebody entitled to ask was given."""
+    """Told in the context of who asked. What nobody asked for, the end of an overdue hold, belongs to no request."""
     contexts = {operation.key: work.context for work in reversed(group) for operation in work.operations}
     for transfer in book.changes.transfers:
         context = contexts.get(f"{transfer.tenant_id}:{transfer.operation_id}") or copy_context()
-        yield context.run(_event, book, transfer.tenant_id, transfer.owner_id, _completed(transfer), transfer, at)
+        yield from context.run(facts.of_transfer, book, transfer)
     for work, answers in zip(group, outcomes, strict=True):
         for operation, outcome in zip(work.operations, answers, strict=True):
-            if isinstance(outcome, Transfer) or outcome.code in UNTOLD or operation.dry_run:
-                continue
-            if owner := book.owner_of(operation):
-                data = _refused(operation, outcome, at)
-                yield work.context.run(_event, book, operation.tenant_id, owner, data, operation, at)
-
-
-def _event(
-    book: Book, tenant_id: str, owner_id: str, data: EventData, subject: Operation | Transfer, at: datetime
-) -> Event:
-    return Event.new(
-        data,
-        source="payment",
-        subject=subject.id,
-        tenant_id=tenant_id,
-        partition_key=account_key(tenant_id, owner_id),
-        time=at,
-        actor=subject.actor,
-        sequence=book.next_event(tenant_id, owner_id, at),
-    )
-
-
-def _completed(transfer: Transfer) -> TransferCompleted:
-    return TransferCompleted(
-        transfer_id=transfer.id,
-        kind=transfer.kind,
-        amount=str(transfer.money.amount_minor),
-        currency=transfer.money.currency,
-        debit=_end(transfer.debit),
-        credit=_end(transfer.credit),
-        reference=transfer.reference,
-        at=transfer.at,
-    )
-
-
-def _end(line: Transaction) -> TransferEnd:
-    return TransferEnd(
-        wallet_id=line.wallet_id,
-        owner_id=line.owner_id,
-        bucket=line.bucket,
-        balance_after=str(line.balance_after),
-        sequence=line.sequence,
-    )
-
-
-def _refused(operation: Operation, refusal: Refusal, at: datetime) -> TransferRefused:
-    return TransferRefused(
-        transfer_id=operation.id,
-        kind=operation.kind,
-        amount=str(operation.money.amount_minor),
-        currency=operation.money.currency,
-        source_wallet_id=operation.source.wallet_id,
-        destination_wallet_id=operation.destination.wallet_id,
-        code=refusal.code,
-        rule=refusal.rule,
-        at=at,
-    )
+            if isinstance(outcome, Refusal):
+                yield from work.context.run(facts.of_refusal, book, operation, outcome, at)

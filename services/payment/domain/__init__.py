@@ -2,7 +2,9 @@
 
 wallets     what holds money, and whose it is        operations  what can be asked, and what is written
 limits      how much of what, over which window      refusals    why not, in order of precedence
-book        all of it applied to what was loaded     journal     what makes the ledger hard to rewrite
+fees        what an operation costs, and whom        exchange    one currency in another
+requests    what a second person has to approve      journal     what makes the ledger hard to rewrite
+book        all of it applied to what was loaded
 """
 
 from services.payment.domain.book import Book, Changes, TenantRules, expiry
@@ -22,6 +24,7 @@ from services.payment.domain.operations import (
     Quoted,
     Release,
     Reverse,
+    Terms,
     Transaction,
     Transfer,
     TransferKind,
@@ -64,6 +67,7 @@ __all__ = [
     "Release",
     "Reverse",
     "TenantRules",
+    "Terms",
     "Transaction",
     "Transfer",
     "TransferKind",

@@ -9,6 +9,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
+from libs.access_engine import Policy
+from libs.core.access import Scope
+from libs.core.context import Caller
 from libs.core.errors import Refusal
 from libs.core.ids import derived_id
 from libs.core.money import INT64_MAX, Money
@@ -55,6 +58,9 @@ from services.payment.domain.wallets import (
 
 TICK = timedelta(milliseconds=1)
 EXPIRED_BY = "payment"  # the actor of what nobody asked for
+
+# For what needs no say of anybody's.
+NOTHING = Scope(Caller("", EXPIRED_BY, kind="service"), Policy(()).filter((), "hold", "expire"))
 
 K = TransferKind
 # What counts against which limit, and what a suspended or self-excluded owner is refused.
@@ -189,7 +195,7 @@ class Book:
             still_open = [h for h in self.holds.values() if h.wallet_key == wallet.key and h.status == HoldStatus.OPEN]
             for hold in still_open:
                 if hold.expires_at <= at:
-                    self._decide(expiry(hold, operation), at)
+                    self._decide(expiry(hold), at)
             wallet.hold_due = min((h.expires_at for h in still_open if h.status == HoldStatus.OPEN), default=None)
             self.changes.wallets.add(wallet.key)
 
@@ -288,13 +294,13 @@ class Book:
         assert destination is not None
         refusal = (
             _wallets_refusal(leg, source, destination)
-            or self._account_refusal(operation, leg, source, destination, at)
+            or self._account_refusal(operation, number, leg, source, destination, at)
             or _funds_refusal(leg, source, destination)
         )
         if refusal:
             return refusal
         transfer = self._accept(operation, legs, number, source, destination, at)
-        self._count(operation, leg, source, destination, at)
+        self._count(operation, number, leg, source, destination, at)
         if number == 0:
             self._apply_terms(operation, leg, source, at)
         elif leg.kind is K.VOID:  # what a final capture leaves
@@ -302,7 +308,7 @@ class Book:
         return transfer
 
     def _account_refusal(
-        self, operation: Operation, leg: Leg, source: Wallet, destination: Wallet, at: datetime
+        self, operation: Operation, number: int, leg: Leg, source: Wallet, destination: Wallet, at: datetime
     ) -> Refusal | None:
         """What the owner's account says: of who pays; of who is paid, for money from outside; and balance limits."""
         kind = operation.terms.purpose if isinstance(operation.terms, Place) else leg.kind
@@ -314,18 +320,23 @@ class Book:
             if account.excluded_until and account.excluded_until > at and kind in EXCLUDED:
                 return refusals.self_excluded(account, account.excluded_until)
             limited = LIMITED.get(kind)
-            if limited and (refusal := self._limit_refusal(account, acting, limited, leg, destination, at)):
-                return refusal
+            if limited and number == 0:
+                amount = _counted(operation)
+                refusal = self._limit_refusal(account, acting, limited, amount, leg, destination, at)
+                if refusal:
+                    return refusal
         if destination.is_system or destination is acting or destination.owner_id == source.owner_id:
             return None
         payee = self.account_of(destination.tenant_id, destination.owner_id, at)
-        return self._limit_refusal(payee, destination, LimitOperation.BALANCE, leg, destination, at)
+        amount = leg.money.amount_minor
+        return self._limit_refusal(payee, destination, LimitOperation.BALANCE, amount, leg, destination, at)
 
     def _limit_refusal(
         self,
         account: Account,
         wallet: Wallet,
         limited: LimitOperation,
+        amount: int,
         leg: Leg,
         destination: Wallet,
         at: datetime,
@@ -333,7 +344,6 @@ class Book:
         limits = in_force(account.limits, self._rules.limits(wallet.tenant_id), at)
         if not limits:
             return None
-        amount = leg.money.amount_minor
         calendar = self._rules.calendar(wallet.tenant_id, at)
         credited = wallet is destination and leg.destination.bucket is not Bucket.BONUS
         after = _owned(wallet) + amount if credited else None
@@ -341,14 +351,16 @@ class Book:
             limits, account.counters, limited, wallet.category, wallet.currency, amount, after, calendar
         )
 
-    def _count(self, operation: Operation, leg: Leg, source: Wallet, destination: Wallet, at: datetime) -> None:
+    def _count(
+        self, operation: Operation, number: int, leg: Leg, source: Wallet, destination: Wallet, at: datetime
+    ) -> None:
         """What this uses up of the owner's limits; whoever counts is written."""
         acting = destination if source.is_system else source
         kind = operation.terms.purpose if isinstance(operation.terms, Place) else leg.kind
-        if not acting.is_system:
+        if number == 0 and not acting.is_system:
             account = self.account_of(acting.tenant_id, acting.owner_id, at)
             calendar = self._rules.calendar(acting.tenant_id, at)
-            what = acting.category, acting.currency, leg.money.amount_minor, calendar
+            what = acting.category, acting.currency, _counted(operation), calendar
             if limited := LIMITED.get(kind):
                 count(account.counters, limited, *what)
                 self.changes.accounts.add(account.key)
@@ -529,21 +541,25 @@ class _Before:
         book.holds, book.reversed, book.changes = self._holds, self._reversed, self._changes
 
 
-def expiry(hold: Hold, asked: Operation) -> Operation:
+def expiry(hold: Hold) -> Operation:
     """The release of an overdue hold, which nobody needs to ask for: its id follows from the hold's."""
-    return replace(
-        asked,
+    return Operation(
         id=derived_id("expiry", hold.tenant_id, hold.id),
+        tenant_id=hold.tenant_id,
         kind=K.EXPIRY,
         legs=(_release_leg(hold, K.EXPIRY, hold.rest),),
         actor=EXPIRED_BY,
-        asked=None,
+        scope=NOTHING,
+        sight=NOTHING,
         terms=Release(hold.id),
-        reference="",
-        metadata={},
-        set_id="",
-        dry_run=False,
     )
+
+
+def _counted(operation: Operation) -> int:
+    """What counts against limits: all of a stake, and what was asked for before a fee."""
+    if operation.asked:
+        return operation.asked.amount_minor
+    return sum(leg.money.amount_minor for leg in operation.legs if leg.kind is operation.legs[0].kind)
 
 
 def _release_leg(hold: Hold, kind: TransferKind, amount: int) -> Leg:

@@ -87,6 +87,8 @@ class Place:
 
     expires_at: datetime
     purpose: TransferKind
+    # Whether the caller said so; else a retry, whose default is a later instant, is still the same hold.
+    asked: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,13 +185,9 @@ class Operation:
     @cached_property
     def fingerprint(self) -> bytes:
         """Equal for equal content: what tells a retry from another operation under the same id."""
-        source, destination = self.source, self.destination
-        # The end of a release is only known from its hold; the amount of one is whatever is left.
         content = (
             self.kind,
-            (source.wallet_id, source.bucket, source.lot),
-            (destination.wallet_id, destination.bucket, destination.lot),
-            None if isinstance(self.terms, Release) else (self.money.amount_minor, self.money.currency),
+            self._movements,
             self.reference,
             self.metadata,
             self.set_id,
@@ -197,11 +195,29 @@ class Operation:
         )
         return hashlib.blake2b(orjson.dumps(content, option=orjson.OPT_SORT_KEYS), digest_size=16).digest()
 
+    @property
+    def _movements(self) -> Sequence[object]:
+        """What money goes where, as far as the caller said so: what is released, say, is whatever is left."""
+        if isinstance(self.terms, Release):
+            return []
+        asked = [_movement(leg) for leg in self.legs]
+        return [*asked[0][:-1], self.asked.amount_minor] if self.asked else asked
+
+
+def _movement(leg: Leg) -> tuple[object, ...]:
+    source, destination = leg.source, leg.destination
+    return (
+        (source.wallet_id, source.bucket, source.lot),
+        (destination.wallet_id, destination.bucket, destination.lot),
+        leg.money.currency,
+        leg.money.amount_minor,
+    )
+
 
 def _content(terms: Terms | None) -> tuple[object, ...]:
     match terms:
-        case Place(expires_at, purpose):
-            return expires_at, purpose
+        case Place(expires_at, purpose, asked):
+            return expires_at if asked else None, purpose
         case Capture(hold_id, final):
             return hold_id, final
         case Release(hold_id):

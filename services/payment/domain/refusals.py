@@ -1,9 +1,10 @@
 """Why an operation is refused, in order of precedence: the first that applies is the answer.
 
-    IDEMPOTENCY_MISMATCH      the id was used before for something else
+    FEE_EXCEEDS_AMOUNT        nothing would be left after the fee that is taken out of the amount
     HOLD_NOT_FOUND            there is no such hold, or it is not the caller's to act on: one answer
     TRANSFER_NOT_FOUND        there is no such transfer to reverse, or it is not the caller's to see: one answer
     QUOTE_NOT_FOUND           there is no such quote, or it is somebody else's: one answer
+    IDEMPOTENCY_MISMATCH      the id was used before for something else
     WALLET_NOT_FOUND          a wallet does not exist in this tenant, or is not the caller's to act on: one answer
     NOT_REVERSIBLE            a transfer of this kind is not reversed
     REVERSAL_EXCEEDED         the reversals of a transfer would sum to more than its amount
@@ -90,6 +91,16 @@ def reversal_exceeded(original: "Transfer", reversed_minor: int, asked: Money) -
         amountMinor=str(original.money.amount_minor),
         reversedMinor=str(reversed_minor),
         requestedMinor=str(asked.amount_minor),
+    )
+
+
+def fee_exceeds_amount(fee_minor: int, money: Money) -> Refusal:
+    return Refusal(
+        "FEE_EXCEEDS_AMOUNT",
+        f"nothing of {money} would be left after the fee",
+        rule="fee.deducted",
+        feeMinor=str(fee_minor),
+        requestedMinor=str(money.amount_minor),
     )
 
 

@@ -3,18 +3,30 @@
 import strawberry
 
 from libs.core.graphql import build_schema
+from services.payment.schema.corrections import CorrectionMutations, CorrectionQueries
+from services.payment.schema.exchange import ExchangeMutations
+from services.payment.schema.holds import HoldMutations, HoldQueries
 from services.payment.schema.limits import LimitMutations, LimitQueries
+from services.payment.schema.lots import LotMutations
 from services.payment.schema.transfers import TransferMutations, TransferQueries
 from services.payment.schema.wallets import User, WalletMutations, WalletQueries, WalletSubscriptions
 
 
 @strawberry.type
-class Query(WalletQueries, TransferQueries, LimitQueries):
+class Query(WalletQueries, TransferQueries, HoldQueries, CorrectionQueries, LimitQueries):
     pass
 
 
 @strawberry.type
-class Mutation(WalletMutations, TransferMutations, LimitMutations):
+class Mutation(
+    WalletMutations,
+    TransferMutations,
+    HoldMutations,
+    LotMutations,
+    ExchangeMutations,
+    CorrectionMutations,
+    LimitMutations,
+):
     pass
 
 

@@ -15,7 +15,7 @@ from libs.core.graphql import BigInt, Problem
 from libs.core.ids import parse_id
 from libs.core.pagination import Connection, Page, PageArgs
 from services.payment import commands, domain, store
-from services.payment.commands import NewDeposit, NewTransfer
+from services.payment.commands import FromLot, NewBet, NewDeposit, NewTransfer, NewWin, NewWithdrawal
 from services.payment.domain import Bucket, Direction, TransferKind, WalletKind, WalletStatus
 from services.payment.schema.common import ids_of, metadata_of, money_of, payment_of, scope_of, visible_wallets
 
@@ -39,6 +39,7 @@ class Transaction:
     transfer_id: ID
     kind: TransferKind
     bucket: Bucket
+    lot: ID | None = strawberry.field(description="The grant that this bonus money is of.")
     direction: Direction
     amount: BigInt
     currency: str
@@ -55,6 +56,7 @@ class Transaction:
             transfer_id=ID(row["transfer_id"]),
             kind=TransferKind(row["kind"]),
             bucket=Bucket(row["bucket"]),
+            lot=ID(row["lot"]) if "lot" in row else None,
             direction=Direction(row["direction"]),
             amount=BigInt(row["amount"]),
             currency=row["currency"],
@@ -76,6 +78,11 @@ class Transfer:
     reference: str
     metadata: JSON
     created_at: datetime
+    operation_id: ID = strawberry.field(
+        description="The id that was asked under: one operation can be several transfers."
+    )
+    hold_id: ID | None = strawberry.field(description="What a capture, void or expiry is of.")
+    reverses: ID | None = strawberry.field(description="The transfer that a reversal is of.")
     transactions: list[Transaction] = strawberry.field(
         description="The debit and the credit, as far as they are on wallets that you may see."
     )
@@ -93,12 +100,23 @@ class Transfer:
             reference=transfer.reference,
             metadata=JSON(transfer.metadata),
             created_at=transfer.at,
+            operation_id=ID(transfer.operation_id),
+            hold_id=ID(transfer.hold_id) if transfer.hold_id else None,
+            reverses=ID(transfer.reverses) if transfer.reverses else None,
             transactions=[
                 Transaction.of(store.transaction_row(transfer, line))
                 for line in (transfer.debit, transfer.credit)
                 if sight.permits(owner_id=line.owner_id, tenant_id=transfer.tenant_id, id=line.wallet_id)
             ],
         )
+
+    @strawberry.field(
+        description="All transfers of the same operation, this one among them.", extensions=[Requires("transfer:read")]
+    )
+    async def operation_transfers(self, info: Info[Context]) -> list["Transfer"]:
+        found = await store.operation(payment_of(info).platform.mongo.db, info.context.tenant_id, self.operation_id)
+        scope = scope_of(info, "transfer:read")
+        return [Transfer.of(info, transfer) for transfer in found if transfer.visible_to(scope)]
 
     @classmethod
     @references(Requires("transfer:read"))
@@ -123,24 +141,58 @@ OPERATION_ID = (
 
 
 @strawberry.input
-class DepositInput:
+class OperationInput:
     id: ID = strawberry.field(description=OPERATION_ID)
-    wallet_id: ID
-    amount: BigInt
-    currency: str
     reference: str = ""
     metadata: JSON = strawberry.field(default_factory=dict)
+    dry_run: bool = strawberry.field(
+        default=False,
+        description="The same verdict, and nothing is written: the answer says what would be.",
+    )
 
 
 @strawberry.input
-class TransferInput:
-    id: ID = strawberry.field(description=OPERATION_ID)
+class DepositInput(OperationInput):
+    wallet_id: ID
+    amount: BigInt
+    currency: str
+
+
+@strawberry.input
+class WithdrawInput(OperationInput):
+    wallet_id: ID
+    amount: BigInt
+    currency: str
+
+
+@strawberry.input
+class TransferInput(OperationInput):
     source_wallet_id: ID
     destination_wallet_id: ID
     amount: BigInt
     currency: str
-    reference: str = ""
-    metadata: JSON = strawberry.field(default_factory=dict)
+
+
+@strawberry.input(description="The part of a stake that a lot of bonus money pays.")
+class LotStakeInput:
+    lot: ID
+    amount: BigInt
+
+
+@strawberry.input(description="A stake of real money, of bonus money, or of both.")
+class PlaceBetInput(OperationInput):
+    wallet_id: ID
+    amount: BigInt = strawberry.field(default=BigInt(0), description="Of real money; it is taken first.")
+    currency: str
+    lots: list[LotStakeInput] = strawberry.field(default_factory=list)
+
+
+@strawberry.input
+class SettleBetInput(OperationInput):
+    wallet_id: ID
+    amount: BigInt
+    currency: str
+    lot: ID | None = strawberry.field(default=None, description="What was won with bonus money goes to its lot.")
 
 
 TransferResult = Annotated[Transfer | Problem, strawberry.union("TransferResult")]
@@ -148,6 +200,14 @@ TransferResult = Annotated[Transfer | Problem, strawberry.union("TransferResult"
 
 @strawberry.type
 class TransferQueries:
+    @strawberry.field(
+        description="Null if there is none, or none that you may see.", extensions=[Requires("transfer:read")]
+    )
+    async def transfer(self, info: Info[Context], id: ID) -> Transfer | None:  # noqa: A002
+        database, scope = payment_of(info).platform.mongo.db, scope_of(info, "transfer:read")
+        found = (await store.transfers_by_id(database, info.context.tenant_id, [parse_id(id, "id")])).get(id)
+        return Transfer.of(info, found) if found and found.visible_to(scope) else None
+
     @strawberry.field(description="A wallet's ledger, newest first.", extensions=[Requires("transaction:read")])
     async def transactions(
         self,
@@ -193,13 +253,46 @@ class TransferMutations:
     )
     async def deposit(self, info: Info[Context], input: DepositInput) -> TransferResult:  # noqa: A002
         new = NewDeposit(
-            id=parse_id(input.id, "input.id"),
+            **asked(input),
             wallet_id=parse_id(input.wallet_id, "input.walletId"),
             money=money_of(input.amount, input.currency, "input"),
-            reference=input.reference,
-            metadata=metadata_of(input.reference, input.metadata, "input"),
         )
         return transfer_result(info, await commands.deposit(payment_of(info), info.context, new))
+
+    @strawberry.mutation(
+        description="Money that leaves for outside. A fee is a transfer of its own, of the same operation.",
+        extensions=[Requires("withdrawal:create")],
+    )
+    async def withdraw(self, info: Info[Context], input: WithdrawInput) -> TransferResult:  # noqa: A002
+        new = NewWithdrawal(
+            **asked(input),
+            wallet_id=parse_id(input.wallet_id, "input.walletId"),
+            money=money_of(input.amount, input.currency, "input"),
+        )
+        return transfer_result(info, await commands.withdraw(payment_of(info), info.context, new))
+
+    @strawberry.mutation(description="A stake goes to the house.", extensions=[Requires("bet:create")])
+    async def place_bet(self, info: Info[Context], input: PlaceBetInput) -> TransferResult:  # noqa: A002
+        new = NewBet(
+            **asked(input),
+            wallet_id=parse_id(input.wallet_id, "input.walletId"),
+            real=money_of(input.amount, input.currency, "input") if input.amount else None,
+            lots=[
+                FromLot(parse_id(part.lot, "input.lots.lot"), money_of(part.amount, input.currency, f"input.lots.{n}"))
+                for n, part in enumerate(input.lots)
+            ],
+        )
+        return transfer_result(info, await commands.place_bet(payment_of(info), info.context, new))
+
+    @strawberry.mutation(description="What was won comes from the house.", extensions=[Requires("bet:settle")])
+    async def settle_bet(self, info: Info[Context], input: SettleBetInput) -> TransferResult:  # noqa: A002
+        new = NewWin(
+            **asked(input),
+            wallet_id=parse_id(input.wallet_id, "input.walletId"),
+            money=money_of(input.amount, input.currency, "input"),
+            lot=parse_id(input.lot, "input.lot") if input.lot else "",
+        )
+        return transfer_result(info, await commands.settle_bet(payment_of(info), info.context, new))
 
     @strawberry.mutation(
         description="From the real bucket of one wallet to that of another.", extensions=[Requires("transfer:create")]
@@ -234,14 +327,22 @@ async def transactions_of(
     return Connection.of(page, Transaction.of)
 
 
+def asked(given: OperationInput, field: str = "input") -> dict[str, Any]:
+    """What `commands.payment.Asked` holds."""
+    return {
+        "id": parse_id(given.id, f"{field}.id"),
+        "reference": given.reference,
+        "metadata": metadata_of(given.reference, given.metadata, field),
+        "dry_run": given.dry_run,
+    }
+
+
 def _new_transfer(given: TransferInput, field: str) -> NewTransfer:
     return NewTransfer(
-        id=parse_id(given.id, f"{field}.id"),
+        **asked(given, field),
         source_id=parse_id(given.source_wallet_id, f"{field}.sourceWalletId"),
         destination_id=parse_id(given.destination_wallet_id, f"{field}.destinationWalletId"),
         money=money_of(given.amount, given.currency, field),
-        reference=given.reference,
-        metadata=metadata_of(given.reference, given.metadata, field),
     )
 
 

@@ -40,6 +40,12 @@ class WalletBalance:
         )
 
 
+@strawberry.type(description="Bonus money of one grant.")
+class WalletLot:
+    lot: ID
+    amount: BigInt
+
+
 @strawberry.federation.type(keys=["id"])
 class Wallet:
     id: ID
@@ -49,6 +55,8 @@ class Wallet:
     currency: str
     status: WalletStatus
     balance: WalletBalance
+    lots: list[WalletLot] = strawberry.field(description="What the bonus bucket is made of.")
+    credit_limit: BigInt = strawberry.field(description="How far below zero the real bucket may go.")
     created_at: datetime
 
     @strawberry.field(description="Newest first.", extensions=[Requires("transaction:read")])
@@ -73,6 +81,8 @@ class Wallet:
             currency=wallet.currency,
             status=WalletStatus(wallet.status),
             balance=WalletBalance.of(wallet.buckets),
+            lots=[WalletLot(lot=ID(lot), amount=BigInt(amount)) for lot, amount in sorted(wallet.lots.items())],
+            credit_limit=BigInt(wallet.credit_limit),
             created_at=wallet.created_at,
         )
 
@@ -124,6 +134,17 @@ class CreateWalletInput:
     currency: str
     category: str = "main"
     owner_id: ID | None = strawberry.field(default=None, description="You, if left out.")
+
+
+@strawberry.input
+class WalletStandingInput:
+    wallet_id: ID
+    reason: str
+
+
+@strawberry.input
+class CreditLimitInput(WalletStandingInput):
+    amount: BigInt
 
 
 WalletResult = Annotated[Wallet | Problem, strawberry.union("WalletResult")]
@@ -186,6 +207,29 @@ class WalletMutations:
         except Refusal as refusal:
             return Problem.of(refusal)
 
+    @strawberry.mutation(
+        description="Nothing leaves it and nothing comes in but corrections, until it is unfrozen.",
+        extensions=[Requires("wallet:freeze")],
+    )
+    async def freeze_wallet(self, info: Info[Context], input: WalletStandingInput) -> WalletResult:  # noqa: A002
+        return _wallet_result(await commands.freeze(payment_of(info), info.context, *_standing(input)))
+
+    @strawberry.mutation(extensions=[Requires("wallet:freeze")])
+    async def unfreeze_wallet(self, info: Info[Context], input: WalletStandingInput) -> WalletResult:  # noqa: A002
+        return _wallet_result(await commands.unfreeze(payment_of(info), info.context, *_standing(input)))
+
+    @strawberry.mutation(description="For good, and only once nothing is in it.", extensions=[Requires("wallet:close")])
+    async def close_wallet(self, info: Info[Context], input: WalletStandingInput) -> WalletResult:  # noqa: A002
+        return _wallet_result(await commands.close(payment_of(info), info.context, *_standing(input)))
+
+    @strawberry.mutation(
+        description="How far below zero the real bucket may go.", extensions=[Requires("wallet:credit")]
+    )
+    async def set_credit_limit(self, info: Info[Context], input: CreditLimitInput) -> WalletResult:  # noqa: A002
+        wallet_id, reason = _standing(input)
+        changed = await commands.set_credit_limit(payment_of(info), info.context, wallet_id, input.amount, reason)
+        return _wallet_result(changed)
+
 
 @strawberry.type
 class WalletSubscriptions:
@@ -236,3 +280,11 @@ async def _balances(info: Info[Context], owner_id: str) -> list[UserBalance]:
         )
         for currency, wallets in sorted(by_currency.items())
     ]
+
+
+def _standing(given: WalletStandingInput) -> tuple[str, str]:
+    return parse_id(given.wallet_id, "input.walletId"), given.reason
+
+
+def _wallet_result(changed: domain.Wallet | Refusal) -> WalletResult:
+    return Problem.of(changed) if isinstance(changed, Refusal) else Wallet.of(changed)

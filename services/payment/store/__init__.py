@@ -1,4 +1,4 @@
-"""Payment's documents (`documents`), what a group commit reads and writes (`groups`), and every query (`reads`)."""
+"""Payment's documents (`documents`), what a group commit reads and writes (`groups`), and every query."""
 
 from services.payment.store.documents import (
     INDEXES,
@@ -26,9 +26,13 @@ from services.payment.store.groups import (
     load_wallet,
     next_event,
     save_ledger,
+    save_standing,
     save_state,
 )
+from services.payment.store.holds import hold, holds, overdue_holds
+from services.payment.store.quotes import open_quote, quote
 from services.payment.store.reads import (
+    operation,
     transactions,
     transfer_history,
     transfers_by_id,
@@ -37,16 +41,23 @@ from services.payment.store.reads import (
     wallets_by_key,
     wallets_of,
 )
+from services.payment.store.requests import decide_request, open_request, reopen_request, request, requests
+from services.payment.store.settled import TAKING, first_promise, settled_until
 
 __all__ = [
     "INDEXES",
+    "TAKING",
     "WRITE_CONFLICT",
     "Found",
     "Wanted",
     "account_from",
     "adopt_journal",
+    "decide_request",
+    "first_promise",
+    "hold",
     "hold_from",
     "hold_row",
+    "holds",
     "insert_wallet",
     "lease_name",
     "limit_from",
@@ -56,8 +67,18 @@ __all__ = [
     "load_open_holds",
     "load_wallet",
     "next_event",
+    "open_quote",
+    "open_request",
+    "operation",
+    "overdue_holds",
+    "quote",
+    "reopen_request",
+    "request",
+    "requests",
     "save_ledger",
+    "save_standing",
     "save_state",
+    "settled_until",
     "transaction_row",
     "transactions",
     "transfer_from",

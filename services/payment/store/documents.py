@@ -6,6 +6,8 @@ transactions   {_id: wallet key:position}   the ledger's lines; position and seq
 accounts       {_id: tenant:owner}          what is per owner: the number of its last event, status, limits, counters
 holds          {_id: tenant:id, …}          money set aside, and what became of it
 reversals      {_id: transfer key}          how much of a transfer was reversed
+quotes         {_id: tenant:id, …}          what an amount of one currency buys of another
+adjustment_requests                         what a second operator has to approve
 journal        {_id: lane:sequence}         a block for each group: see `domain/journal.py`
 
 Transfers, transactions and blocks are only ever inserted. What of them is hashed into the journal are the bytes that
@@ -39,6 +41,9 @@ from services.payment.domain.limits import (
     PendingChange,
 )
 
+# An exchange is answered for as long as its quote is there.
+QUOTES_KEPT_S = 400 * 24 * 3600
+
 INDEXES = (
     Index("wallets", (("tenant_id", 1), ("is_stripe", 1), ("created_at", -1), ("_id", -1))),
     Index("wallets", (("tenant_id", 1), ("owner_id", 1), ("created_at", -1), ("_id", -1))),
@@ -54,6 +59,8 @@ INDEXES = (
     Index("holds", (("expires_at", 1),), partial={"status": HoldStatus.OPEN.value}),
     Index("holds", (("tenant_id", 1), ("owner_id", 1), ("placed_at", -1), ("_id", -1))),
     Index("reversals"),
+    Index("quotes", (("expires_at", 1),), ttl_s=QUOTES_KEPT_S),
+    Index("adjustment_requests", (("tenant_id", 1), ("requested_at", -1), ("_id", -1))),
     Index("journal"),
 )
 

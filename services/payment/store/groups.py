@@ -73,7 +73,7 @@ async def load(database: Database, session: Session, lane: int, wanted: Wanted) 
     joined = [_join(collection, list(keys)) for collection, keys in collections.items() if keys]
     asked = [{"$match": {"_id": lease_name(lane)}}, *joined]
     answer = await database[LEASES].aggregate(asked, session=session)
-    rows = await anext(answer, {})
+    rows: Document = await anext(answer, {})
     return Found(
         wallets=[wallet_from(row) for row in rows.get("wallets", ())],
         transfers=[transfer_from(row) for row in rows.get("transfers", ())],
@@ -131,6 +131,12 @@ async def next_event(database: Database, session: Session, wallet: Wallet, now: 
 
 async def insert_wallet(database: Database, session: Session, wallet: Wallet) -> None:
     await _insert(database, session, "wallets", [wallet_row(wallet)])
+
+
+async def save_standing(database: Database, session: Session, wallet: Wallet) -> None:
+    """What groups leave alone, and read."""
+    standing = {"status": str(wallet.status), "credit_limit": wallet.credit_limit}
+    await _update(database, session, "wallets", [{"q": {"_id": wallet.key}, "u": {"$set": standing}}])
 
 
 async def save_ledger(

@@ -209,11 +209,11 @@ async def save_checkpoint(database: Database, name: str, **fields: Any) -> None:
     await database["verify_checkpoints"].replace_one({"_id": name}, {"_id": name, **fields}, upsert=True)
 
 
-async def status(database: Database) -> Document:
-    return await database["verify_status"].find_one({"_id": STATUS}) or {}
+async def status(database: Database, session: Session | None = None) -> Document:
+    return await database["verify_status"].find_one({"_id": STATUS}, session=session) or {}
 
 
-async def set_status(database: Database, session: Session | None = None, **fields: Any) -> None:
+async def set_status(database: Database, fields: Document, session: Session | None = None) -> None:
     await database["verify_status"].update_one({"_id": STATUS}, {"$set": fields}, upsert=True, session=session)
 
 

@@ -8,6 +8,7 @@ from libs.core.mongo import Database, Document
 from libs.core.pagination import Page, PageArgs, Paginator
 from services.payment.domain import Transfer, Wallet, wallet_key
 from services.payment.store.documents import transfer_from, wallet_from
+from services.payment.store.settled import settled_until
 
 
 async def wallets_by_id(database: Database, tenant_id: str, ids: Iterable[str]) -> list[Wallet]:
@@ -62,7 +63,8 @@ async def transactions(
     lines = database["transactions"]
     if wallet.is_system:
         where: Document = {"system_wallet": wallet.key} | ({"bucket": bucket} if bucket else {})
-        return await paginator.page(lines, where, args, order=[("at", -1), ("_id", -1)])
+        settled = {"at": {"$lte": await settled_until(database)}}
+        return await paginator.page(lines, where, args, order=[("at", -1), ("_id", -1)], also=settled)
     if bucket:
         where = {"wallet": wallet.key, "bucket": bucket}
         return await paginator.page(lines, where, args, order=[("sequence", -1)])
@@ -76,6 +78,15 @@ async def transfers_by_id(database: Database, tenant_id: str, ids: Iterable[str]
     return {row["id"]: transfer_from(row) for row in rows}
 
 
+async def operation(database: Database, tenant_id: str, operation_id: str) -> list[Transfer]:
+    """All transfers of an operation, in the order of its legs."""
+    first = (await transfers_by_id(database, tenant_id, [operation_id])).get(operation_id)
+    if first is None or first.legs == 1:
+        return [first] if first else []
+    found = await transfers_by_id(database, tenant_id, first.leg_ids)
+    return sorted(found.values(), key=lambda transfer: transfer.leg)
+
+
 async def transfer_history(
     database: Database,
     paginator: Paginator,
@@ -84,10 +95,14 @@ async def transfer_history(
     span: tuple[datetime | None, datetime | None],
     args: PageArgs,
 ) -> Page[Transfer]:
-    """Newest first: transfers that `owner_id`, or without one anybody that `scope` reaches, is a party of."""
+    """Newest first: transfers that `owner_id`, or without one anybody that `scope` reaches, is a party of.
+
+    What is not settled yet is held back, as what comes to light later might have to stand before it.
+    """
     since, until = span
     time = {operator: at for operator, at in (("$gte", since), ("$lt", until)) if at}
     chosen: Document = ({"parties": owner_id} if owner_id else {}) | ({"at": time} if time else {})
     where = {"$and": [chosen, scope.query(owner="parties", id="id")]}
-    page = await paginator.page(database["transfers"], where, args, order=[("at", -1), ("_id", -1)])
+    settled = {"at": {"$lte": await settled_until(database)}}
+    page = await paginator.page(database["transfers"], where, args, order=[("at", -1), ("_id", -1)], also=settled)
     return page.map(transfer_from)

@@ -1,0 +1,71 @@
+"""What commands work with, and how they make an operation of what was asked."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from libs.core.app import Platform
+from libs.core.context import Context
+from libs.core.money import Money
+from libs.core.pagination import Paginator
+from libs.core.tenants import SystemWallet
+from services.payment.balances import Balances
+from services.payment.domain import End, Leg, Operation, Terms, TransferKind
+from services.payment.keys import JournalKeys
+from services.payment.ledger import Ledger
+from services.payment.verify.watch import Watch
+
+
+@dataclass(frozen=True, slots=True)
+class Payment:
+    """What commands and queries work with."""
+
+    platform: Platform
+    ledger: Ledger
+    balances: Balances
+    paginator: Paginator
+    keys: JournalKeys
+    watch: Watch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What every request to move money has. With `dry_run` the verdict is the same, and nothing is written."""
+
+    id: str
+    reference: str = ""
+    metadata: dict[str, Any] = field(default_factory=dict)
+    dry_run: bool = False
+
+
+def operation(
+    payment: Payment,
+    context: Context,
+    asked: Asked,
+    action: str,
+    kind: TransferKind,
+    legs: Sequence[Leg],
+    *,
+    amount: Money | None = None,
+    terms: Terms | None = None,
+) -> Operation:
+    """`action` is what the caller must be allowed to do with the wallets; `amount` what they said, if legs differ."""
+    access, caller = payment.platform.access, context.caller
+    return Operation(
+        id=asked.id,
+        tenant_id=context.tenant_id,
+        kind=kind,
+        legs=tuple(legs),
+        actor=caller.user_id,
+        scope=access.scope(caller, action),
+        sight=access.scope(caller, "transfer:read"),
+        asked=amount,
+        terms=terms,
+        reference=asked.reference,
+        metadata=asked.metadata,
+        dry_run=asked.dry_run,
+    )
+
+
+def system_end(context: Context, kind: SystemWallet, currency: str) -> End:
+    return End.of_system(context.tenant_id, kind, currency)
