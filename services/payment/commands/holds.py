@@ -1,9 +1,10 @@
 """Money that is set aside: held, captured in one or several parts, and released."""
 
+import asyncio
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from libs.core.context import Context
+from libs.core.context import Context, Deadline
 from libs.core.errors import InvalidInput
 from libs.core.money import Money
 from libs.core.tenants import SystemWallet
@@ -18,11 +19,14 @@ from services.payment.domain import (
     Outcome,
     Place,
     Release,
+    Transfer,
     TransferKind,
+    expiry,
     refusals,
 )
 from services.payment.settings import PaymentConfig
 
+RELEASED_AT_ONCE, RELEASED_WITHIN_S = 500, 10.0
 LONGEST_HOLD = timedelta(days=400)
 # Where the money goes when it is captured, unless the caller names a wallet.
 CAPTURED_BY = {TransferKind.WITHDRAWAL: SystemWallet.NOSTRO, TransferKind.BET: SystemWallet.HOUSE}
@@ -90,6 +94,16 @@ async def void(payment: Payment, context: Context, new: NewVoid) -> Outcome:
     leg = Leg(kind, _locked(held), End(held.wallet_id), Money(held.amount, held.currency))
     asked = operation(payment, context, new, "hold:void", kind, [leg], terms=Release(held.id))
     return await payment.ledger.post(asked, context.deadline)
+
+
+async def release_overdue(payment: Payment) -> None:
+    """Gives back what is left of holds that nobody captured in time, until none is left or none can be released."""
+    database, clock = payment.platform.mongo.db, payment.platform.clock
+    while overdue := await store.overdue_holds(database, clock.now(), RELEASED_AT_ONCE):
+        posts = (payment.ledger.post(expiry(held), Deadline.after(RELEASED_WITHIN_S)) for held in overdue)
+        outcomes = await asyncio.gather(*posts)
+        if not any(isinstance(outcome, Transfer) for outcome in outcomes):
+            return
 
 
 def _locked(held: Hold) -> End:
