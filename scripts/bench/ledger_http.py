@@ -20,6 +20,7 @@ from scripts.bench.contenders.proof import proven
 from scripts.bench.contenders.served import KEYS, payment
 
 SECONDS, ROUNDS = float(os.environ.get("BENCH_SECONDS", "5")), int(os.environ.get("BENCH_ROUNDS", "3"))
+PER_SECOND, BULK_PER_SECOND = 1_000, 4_000
 PLAYERS = 1_000
 # Transfers in a request, and how many connections ask.
 SINGLE = {"transfer, 64 connections": (1, 64), "transfer, 16 connections": (1, 16)}
@@ -38,14 +39,17 @@ async def main() -> bool:
             async with payment(mongo_url, redis_url, namespace, Path(scratch), players=PLAYERS) as process:
                 await process.loaded(bulk=1, connections=64, requests=1_000)  # warms up
                 for _ in range(ROUNDS):
-                    for name, (bulk, connections) in {**SINGLE, **BULK}.items():
-                        load = await process.loaded(bulk=bulk, connections=connections, seconds=SECONDS)
-                        rounds.add(name, load)
+                    for name, (bulk, connections) in SINGLE.items():
+                        rounds.add(name, await process.loaded(bulk=bulk, connections=connections, seconds=SECONDS))
+                    for name, (bulk, connections) in BULK.items():
+                        # A number of them, not a time, after which those under way would not count.
+                        requests = max(2 * connections, int(SECONDS * BULK_PER_SECOND / bulk))
+                        rounds.add(name, await process.loaded(bulk=bulk, connections=connections, requests=requests))
             rounds.show("transfers over HTTP into one process")
             print(f"    proven  it verifies: {await proven(mongo, KEYS):,} transfers")
-    targets.at_least("transfer, a second", max(rounds.median(name).per_second for name in SINGLE), 1_000)
+    targets.at_least("transfer, a second", max(rounds.median(name).per_second for name in SINGLE), PER_SECOND)
     for name in BULK:
-        targets.at_least(f"{name}, a second", rounds.median(name).per_second, 4_000)
+        targets.at_least(f"{name}, a second", rounds.median(name).per_second, BULK_PER_SECOND)
     return not targets.missed
 
 
