@@ -10,7 +10,7 @@ from libs.core.errors import Misconfigured
 Mode = Literal["development", "production"]
 
 # Known to everyone who can read this file, so good for a laptop and refused everywhere else.
-_DEVELOPMENT_SECRET = "development-only-secret-do-not-deploy"
+DEVELOPMENT_SECRET = "development-only-secret-do-not-deploy"
 
 
 class Settings(BaseSettings):
@@ -34,7 +34,7 @@ class Settings(BaseSettings):
     jwks_url: str = "http://127.0.0.1:9001/.well-known/jwks.json"
     token_issuer: str = "http://127.0.0.1:9001"
     token_audience: str = "payments-platform"
-    cursor_secret: SecretStr = SecretStr(_DEVELOPMENT_SECRET)
+    cursor_secret: SecretStr = SecretStr(DEVELOPMENT_SECRET)
 
     default_tenant: str = ""
     # Longer than a MongoDB election or the restart of a Redis; shorter than an orchestrator's patience.
@@ -57,7 +57,7 @@ class Settings(BaseSettings):
         for name in type(self).model_fields:
             value = getattr(self, name)
             if isinstance(value, SecretStr) and (
-                value.get_secret_value() == _DEVELOPMENT_SECRET or len(value.get_secret_value()) < 32
+                value.get_secret_value() == DEVELOPMENT_SECRET or len(value.get_secret_value()) < 32
             ):
                 raise ValueError(
                     f"{name.upper()} must be set to a secret of at least 32 characters outside development"

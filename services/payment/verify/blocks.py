@@ -138,7 +138,7 @@ async def verify_lane(
     waiting: list[StoredBlock] = []
     count = 0
     if place.sequence:
-        await _check_place(database, place)
+        await check_place(database, place)
     async for stored in journal.blocks(database, place.lane, place.sequence, tip.last):
         before = _before(waiting, place)
         started = thread_time()
@@ -169,7 +169,7 @@ def _before(waiting: Sequence[StoredBlock], place: Place) -> Place:
     return Place(place.lane, waiting[-1].block.sequence, waiting[-1].hash) if waiting else place
 
 
-async def _check_place(database: Database, place: Place) -> None:
+async def check_place(database: Database, place: Place) -> None:
     """Where verifying stopped before, nothing has changed."""
     stored = await journal.block(database, place.lane, place.sequence)
     where = f"block {place.sequence} of lane {place.lane}"
