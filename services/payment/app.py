@@ -8,13 +8,15 @@ from libs.core.audit import INDEXES as AUDIT_INDEXES
 from libs.core.events import Subscriber
 from libs.core.graphql import Limits
 from libs.core.pagination import Paginator
-from services.payment import store, subscribers
+from services.payment import jobs, store, subscribers
 from services.payment.balances import Balances
 from services.payment.commands import Payment
 from services.payment.commands.limits import tenant_rules
 from services.payment.ledger import Ledger
 from services.payment.schema import schema
 from services.payment.settings import PaymentConfig, PaymentSettings
+from services.payment.store import journal
+from services.payment.verify.watch import Watch
 
 settings = PaymentSettings.load()
 
@@ -25,8 +27,13 @@ async def open_payment(platform: Platform) -> AsyncIterator[Payment]:
         Ledger(platform.mongo, platform.outbox, platform.clock, tenant_rules(platform)) as ledger,
         Balances(platform.mongo, platform.live) as balances,
     ):
+        keys = settings.journal_keys()
+        watch = Watch(platform.mongo, platform.outbox, platform.clock, keys)
         platform.health.add("lane", ledger.health)
-        yield Payment(platform, ledger, balances, Paginator(settings.cursor_secret.get_secret_value()))
+        platform.health.add("money", watch.health)
+        yield Payment(
+            platform, ledger, balances, Paginator(settings.cursor_secret.get_secret_value()), keys=keys, watch=watch
+        )
 
 
 def payment_subscribers(platform: Platform, payment: Payment) -> Iterable[Subscriber]:
@@ -36,9 +43,10 @@ def payment_subscribers(platform: Platform, payment: Payment) -> Iterable[Subscr
 app = create_app(
     settings,
     schema=schema,
-    indexes=(*store.INDEXES, *AUDIT_INDEXES),
+    indexes=(*store.INDEXES, *journal.INDEXES, *AUDIT_INDEXES),
     configs=[PaymentConfig],
     open=open_payment,
     subscribers=payment_subscribers,
+    jobs=jobs.of_payment,
     limits=Limits(variable_values=20_000),  # a thousand transfers with some metadata each
 )
