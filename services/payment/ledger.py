@@ -11,6 +11,7 @@ What must not go wrong, and what sees to it:
   Nothing that was read or decided survives from one attempt to the next.
 - Two processes accept the same id: the second insert is a duplicate key, which also means read again, decide again.
 - A process that was thought dead comes back: each group writes its lane's lease with the token in the filter.
+- Two processes meet on the same wallets again and again: they take turns (`turns`).
 - The answer to a commit is lost: the commit is sent again until MongoDB says what became of it. Only if time runs out
   before that is the answer `UNKNOWN`: ask again with the same id.
 - One operation that cannot be written fails every group it is in: the group is halved until it fails alone.
@@ -19,7 +20,7 @@ What must not go wrong, and what sees to it:
 import asyncio
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from contextvars import Context, copy_context
 from dataclasses import dataclass
 from datetime import datetime
@@ -53,6 +54,7 @@ from services.payment.domain import (
 )
 from services.payment.domain.book import TICK
 from services.payment.domain.operations import Capture, Release
+from services.payment.turns import Turns
 
 log = structlog.get_logger(__name__)
 
@@ -115,8 +117,17 @@ class Struggle:
 class Ledger:
     """Where money moves. One per process; use as `async with Ledger(mongo, outbox, clock) as ledger`."""
 
-    def __init__(self, mongo: Mongo, outbox: Outbox, clock: Clock, rules: TenantRules | None = None) -> None:
+    def __init__(
+        self,
+        mongo: Mongo,
+        outbox: Outbox,
+        clock: Clock,
+        rules: TenantRules | None = None,
+        turns: Turns | None = None,
+    ) -> None:
+        """Without `turns`, a process that shares wallets with another may starve."""
         self._mongo = mongo
+        self._turns = turns
         self._rules = rules or TenantRules()
         self._outbox = outbox
         self._clock = clock
@@ -201,9 +212,10 @@ class Ledger:
                     return
                 await self._wait_for_work()
                 continue
-            group = self._gather()
-            if group:
-                await self._settle(group)
+            async with self._turns.turn() if self._turns else nullcontext():
+                group = self._gather()  # now, and not before the turn: who waits for it gathers
+                if group:
+                    await self._settle(group)
 
     async def _wait_for_work(self) -> None:
         self._arrival.clear()
@@ -267,6 +279,8 @@ class Ledger:
                     raise
                 contended = False
             except PyMongoError as error:
+                if _is_conflict(error) and self._turns:
+                    await self._turns.conflicted()
                 contended = _is_conflict(error) and contention.remaining_s <= 0
                 if not _worth_retrying(error) or (contended and len(group) > 1):
                     raise
