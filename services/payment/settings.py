@@ -19,6 +19,9 @@ class PaymentSettings(Settings):
     service: str = "payment"
     port: int = 9002
 
+    # Seals the secrets of webhooks. Several, the newest first, while one takes another's place: `new,old`.
+    webhook_key: SecretStr = SecretStr(DEVELOPMENT_SECRET)
+
     # Signs the journal's heads: 32 bytes in base64, or any text. Whoever has it and the database can rewrite history.
     journal_key: SecretStr = SecretStr(DEVELOPMENT_SECRET)
     # Public keys, in hex, with commas between them: heads that were signed before the key was changed stay good.
@@ -27,6 +30,13 @@ class PaymentSettings(Settings):
     def journal_keys(self) -> JournalKeys:
         former = [key.strip() for key in self.journal_former_keys.split(",") if key.strip()]
         return JournalKeys(self.journal_key.get_secret_value(), former)
+
+    @model_validator(mode="after")
+    def _refuse_weak_webhook_keys(self) -> Self:
+        keys = [key.strip() for key in self.webhook_key.get_secret_value().split(",")]
+        if not self.development and any(key == DEVELOPMENT_SECRET or len(key) < 32 for key in keys):
+            raise ValueError("each key in WEBHOOK_KEY must be a secret of at least 32 characters outside development")
+        return self
 
 
 class ProductLimit(BaseModel):

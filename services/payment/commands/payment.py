@@ -9,6 +9,7 @@ from libs.core.context import Context
 from libs.core.money import Money
 from libs.core.pagination import Paginator
 from libs.core.tenants import SystemWallet
+from libs.core.webhooks import Webhooks
 from services.payment.balances import Balances
 from services.payment.domain import End, Leg, Operation, Terms, TransferKind
 from services.payment.keys import JournalKeys
@@ -26,6 +27,7 @@ class Payment:
     paginator: Paginator
     keys: JournalKeys
     watch: Watch
+    webhooks: Webhooks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

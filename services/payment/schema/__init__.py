@@ -10,10 +10,11 @@ from services.payment.schema.limits import LimitMutations, LimitQueries
 from services.payment.schema.lots import LotMutations
 from services.payment.schema.transfers import TransferMutations, TransferQueries
 from services.payment.schema.wallets import User, WalletMutations, WalletQueries, WalletSubscriptions
+from services.payment.schema.webhooks import WebhookMutations, WebhookQueries
 
 
 @strawberry.type
-class Query(WalletQueries, TransferQueries, HoldQueries, CorrectionQueries, LimitQueries):
+class Query(WalletQueries, TransferQueries, HoldQueries, CorrectionQueries, LimitQueries, WebhookQueries):
     pass
 
 
@@ -26,6 +27,7 @@ class Mutation(
     ExchangeMutations,
     CorrectionMutations,
     LimitMutations,
+    WebhookMutations,
 ):
     pass
 
