@@ -1,7 +1,8 @@
 """Limits, suspension and self-exclusion where they count: in the commits of the ledger."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -16,7 +17,18 @@ from libs.core.money import Money
 from libs.core.mongo import Mongo, Session
 from libs.core.tenants import SystemWallet
 from libs.core.testing import FrozenClock, eventually
-from services.payment.domain import Bucket, End, Operation, Outcome, Place, Release, TenantRules, TransferKind, Wallet
+from services.payment.domain import (
+    Account,
+    Bucket,
+    End,
+    Operation,
+    Outcome,
+    Place,
+    Release,
+    TenantRules,
+    TransferKind,
+    Wallet,
+)
 from services.payment.domain.limits import (
     AccountStatus,
     Limit,
@@ -99,16 +111,20 @@ def limit(operation: Of, window: Per, amount: int) -> Limit:
     return Limit(operation, window, By.OPERATOR, "EUR", amount, since=BEFORE_MIDNIGHT)
 
 
-async def hold_to(mongo: Mongo, wallet: Wallet, *limits: Limit, **changes: Any) -> int:
-    """Puts the owner's account under these, and tells what it had deposited today at that instant."""
+async def hold_to(mongo: Mongo, wallet: Wallet, *limits: Limit, **changes: Any) -> Account:
+    """Puts the owner's account under these. Answers what it was before, and at which instant it changed."""
 
-    async def work(session: Session) -> int:
+    async def work(session: Session) -> Account:
         account = await accounts.load_account(mongo.db, "demo", wallet.owner_id, BEFORE_MIDNIGHT, session)
         standing = replace(Standing(limits=limits), **changes)
         await accounts.save_standing(mongo.db, session, account, standing, {})
-        return use(account.counters, Of.DEPOSIT, "main", "EUR", calendar_at("UTC", account.at)).daily
+        return account
 
     return await mongo.transaction(work)
+
+
+def deposited(account: Account) -> int:
+    return use(account.counters, Of.DEPOSIT, "main", "EUR", calendar_at("UTC", account.at)).daily
 
 
 class TestWindows:
@@ -198,16 +214,42 @@ class TestAtOnce:
         self, payment_db: Mongo, player: Player, processes: list[Ledger]
     ) -> None:
         ann = await player("ann")
-        await hold_to(payment_db, ann, limit(Of.DEPOSIT, Per.DAILY, 10_000))
-        posting = asyncio.gather(*(self.one_by_one(processes[n % 2], ann, f"d{n}") for n in range(8)))
+        await hold_to(payment_db, ann, limit(Of.DEPOSIT, Per.DAILY, 1_000_000))
+        posting = eight_clients(processes, lambda name: deposit(name, ann, 10))
         await eventually(lambda: payment_db.db["transfers"].find_one({}))
-        lowered_at = await hold_to(payment_db, ann, limit(Of.DEPOSIT, Per.DAILY, 50))
-        accepted = sum(await posting)
-        assert accepted * 10 == max(lowered_at, 50)
+        lowered = await hold_to(payment_db, ann, limit(Of.DEPOSIT, Per.DAILY, 50))
+        outcomes = await posting
+        assert outcomes["accepted"] * 10 == max(deposited(lowered), 50)
+        assert outcomes["LIMIT_REACHED"] == 8
 
-    async def one_by_one(self, ledger: Ledger, wallet: Wallet, name: str) -> int:
-        outcomes = [said(await ledger.post(deposit(f"{name}-{n}", wallet, 10), soon())) for n in range(20)]
-        return outcomes.count("accepted")
+    async def test_nothing_leaves_after_a_suspension(
+        self, payment_db: Mongo, player: Player, processes: list[Ledger]
+    ) -> None:
+        ann, ben = await player("ann", 1_000_000), await player("ben")
+        posting = eight_clients(processes, lambda name: transfer(name, ann, ben, 1))
+        await eventually(lambda: payment_db.db["transfers"].find_one({}))
+        suspended = await hold_to(payment_db, ann, status=AccountStatus.SUSPENDED)
+        outcomes = await posting
+        newest = await payment_db.db["transfers"].find_one({}, sort=[("at", -1)])
+        assert newest
+        assert newest["at"] < suspended.at
+        assert outcomes["ACCOUNT_SUSPENDED"] == 8
+
+
+async def _until_refused(ledger: Ledger, client: str, make: Callable[[str], Operation]) -> Counter[str]:
+    outcomes: Counter[str] = Counter()
+    while outcomes["accepted"] == outcomes.total():
+        outcomes[said(await ledger.post(make(f"{client}-{outcomes.total()}"), soon()))] += 1
+    return outcomes
+
+
+async def _sum(asked: Iterable[Awaitable[Counter[str]]]) -> Counter[str]:
+    return sum(await asyncio.gather(*asked), Counter())
+
+
+def eight_clients(processes: Sequence[Ledger], make: Callable[[str], Operation]) -> "asyncio.Task[Counter[str]]":
+    """Each asks one of the processes for one operation after the other, until it is refused. What they were told."""
+    return asyncio.create_task(_sum(_until_refused(processes[n % 2], f"c{n}", make) for n in range(8)))
 
 
 class TestStatus:
