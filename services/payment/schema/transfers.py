@@ -18,6 +18,7 @@ from services.payment import commands, domain, store
 from services.payment.commands import FromLot, NewBet, NewDeposit, NewTransfer, NewWin, NewWithdrawal
 from services.payment.domain import Bucket, Direction, TransferKind, WalletKind, WalletStatus
 from services.payment.schema.common import ids_of, metadata_of, money_of, payment_of, scope_of, visible_wallets
+from services.payment.schema.journal import receipt_for
 
 strawberry.enum(Bucket, description="A wallet's money is kept in three buckets: free, bonus and held.")
 strawberry.enum(WalletKind, description="A player's wallet, or one of the tenant's own.")
@@ -109,6 +110,13 @@ class Transfer:
                 if sight.permits(owner_id=line.owner_id, tenant_id=transfer.tenant_id, id=line.wallet_id)
             ],
         )
+
+    @strawberry.field(
+        description="Proof that the signed journal holds this: see scripts/receipt.py. Null for the first minute.",
+        extensions=[Requires("transaction:read")],
+    )
+    async def receipt(self, info: Info[Context]) -> JSON | None:
+        return await receipt_for(info, self.id)
 
     @strawberry.field(
         description="All transfers of the same operation, this one among them.", extensions=[Requires("transfer:read")]

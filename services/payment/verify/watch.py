@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
 
 import structlog
 
@@ -37,6 +37,14 @@ class Watch:
         self._outbox = outbox
         self._clock = clock
         self._keys = keys
+        self._asked: asyncio.Task[Verified] | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._asked:
+            await ended(self._asked)
 
     async def health(self) -> dict[str, Any]:
         """For readiness: one small document. `Unavailable` while money does not add up."""
@@ -77,6 +85,15 @@ class Watch:
             return await lease.during(self._verify_everything(published, progress, range_transfers))
         finally:
             await lease.release()
+
+    async def ask_for_everything(self, *, answer_within_s: float) -> None:
+        """Has it verified in the background, unless that is being done. Waits some time for its end."""
+        if self._asked is None or self._asked.done():
+            self._asked = asyncio.create_task(self.verify_everything(), name="verify everything")
+        await asyncio.wait({self._asked}, timeout=answer_within_s)
+        error = self._asked.exception() if self._asked.done() and not self._asked.cancelled() else None
+        if error and not isinstance(error, Refusal):
+            raise error
 
     async def _verify_everything(
         self, published: Iterable[PublishedHead], progress: Callable[[Progress], None] | None, range_transfers: int
