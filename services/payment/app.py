@@ -25,14 +25,14 @@ settings = PaymentSettings.load()
 
 @asynccontextmanager
 async def open_payment(platform: Platform) -> AsyncIterator[Payment]:
+    keys = settings.journal_keys()
     async with (
         Turns(platform.redis) as turns,
         Ledger(platform.mongo, platform.outbox, platform.clock, tenant_rules(platform), turns) as ledger,
         Balances(platform.mongo, platform.live) as balances,
+        Watch(platform.mongo, platform.outbox, platform.clock, keys) as watch,
         _webhooks(platform) as webhooks,
     ):
-        keys = settings.journal_keys()
-        watch = Watch(platform.mongo, platform.outbox, platform.clock, keys)
         platform.health.add("lane", ledger.health)
         platform.health.add("money", watch.health)
         yield Payment(
