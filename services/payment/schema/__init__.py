@@ -6,6 +6,7 @@ from libs.core.graphql import build_schema
 from services.payment.schema.corrections import CorrectionMutations, CorrectionQueries
 from services.payment.schema.exchange import ExchangeMutations
 from services.payment.schema.holds import HoldMutations, HoldQueries
+from services.payment.schema.journal import JournalMutations, JournalQueries
 from services.payment.schema.limits import LimitMutations, LimitQueries
 from services.payment.schema.lots import LotMutations
 from services.payment.schema.transfers import TransferMutations, TransferQueries
@@ -14,7 +15,9 @@ from services.payment.schema.webhooks import WebhookMutations, WebhookQueries
 
 
 @strawberry.type
-class Query(WalletQueries, TransferQueries, HoldQueries, CorrectionQueries, LimitQueries, WebhookQueries):
+class Query(
+    WalletQueries, TransferQueries, HoldQueries, CorrectionQueries, LimitQueries, JournalQueries, WebhookQueries
+):
     pass
 
 
@@ -27,6 +30,7 @@ class Mutation(
     ExchangeMutations,
     CorrectionMutations,
     LimitMutations,
+    JournalMutations,
     WebhookMutations,
 ):
     pass
