@@ -45,10 +45,15 @@ def of_transfer(book: Book, transfer: Transfer) -> list[Event]:
     return [_event(book, transfer.tenant_id, owner_id, data, transfer.id, transfer.actor, at) for data in told]
 
 
+def is_told(book: Book, operation: Operation, refusal: Refusal) -> bool:
+    """Of a dry run nobody is told."""
+    return refusal.code not in UNTOLD and not operation.dry_run and book.owner_of(operation) is not None
+
+
 def of_refusal(book: Book, operation: Operation, refusal: Refusal, at: datetime) -> list[Event]:
-    """Told to the owner of the wallet; of a dry run nobody is told."""
+    """Told to the owner of the wallet."""
     owner_id = book.owner_of(operation)
-    if owner_id is None or operation.dry_run or refusal.code in UNTOLD:
+    if owner_id is None or not is_told(book, operation, refusal):
         return []
     data = events.TransferRefused(
         transfer_id=operation.id,

@@ -19,11 +19,12 @@ What must not go wrong, and what sees to it:
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import asynccontextmanager, nullcontext, suppress
 from contextvars import Context, copy_context
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from itertools import count
 from math import inf
 from random import random
@@ -41,6 +42,7 @@ from libs.core.errors import CoreError, DeadlineExceeded, InvalidInput, LeaseLos
 from libs.core.events import Event, Outbox
 from libs.core.lock import Lease
 from libs.core.mongo import DURABLE, Database, Mongo, Session
+from libs.core.tasks import ended
 from libs.core.telemetry import span
 from services.payment import facts, store
 from services.payment.domain import (
@@ -298,10 +300,9 @@ class Ledger:
             book, found = await self._load(session, group)
             at = book.next_instant(self._lane.next_instant())
             outcomes = [book.post(work.operations, at) for work in group]
-            events = list(_news(book, group, outcomes, at))
-            if not events:
-                return outcomes  # nothing new was asked. It is committed too: what was read must be durable to be told
-            await self._save(session, book, found, events, at)
+            if not _anything_new(book, group, outcomes):
+                return outcomes  # it is committed too: what was read must be durable to be told
+            await self._save(session, book, found, partial(_news, book, group, outcomes, at), at)
             await _commit(session, struggle)
         self._outbox.kick()
         return outcomes
@@ -317,7 +318,7 @@ class Ledger:
             wallets=wallets,
             transfers={o.key for o in operations} | reversed_,
             accounts=owners,
-            holds={f"{tenant}:{t.hold_id}" for tenant, t in terms if isinstance(t, Capture | Release)},
+            holds={f"{tenant}:{t.hold_id}" for tenant, t in terms if isinstance(t, Capture | Release | Reverse)},
             reversals=reversed_,
         )
         found = await store.load(database, session, lane, wanted)
@@ -346,19 +347,22 @@ class Ledger:
             found.accounts += await store.load_accounts(self._mongo.db, session, strangers)
 
     async def _save(
-        self, session: Session, book: Book, found: store.Found, events: Sequence[Event], at: datetime
+        self, session: Session, book: Book, found: store.Found, news: Callable[[], Iterator[Event]], at: datetime
     ) -> None:
-        database = self._mongo.db
-        transfers = book.changes.transfers
-        if transfers:
-            block = await store.save_ledger(database, session, transfers, book.lane, found, at)
-        await store.save_state(database, session, book)
+        """While MongoDB writes the one thing, the next is made: a fifth of a large group's time."""
+        database, transfers = self._mongo.db, book.changes.transfers
+        async with _meanwhile(store.save_wallets(database, session, book)):
+            page = store.page_of(transfers, book.lane, found, at) if transfers else None
+        async with _meanwhile(store.save_lines(database, session, page) if page else None):
+            events = list(news())  # numbers them in their accounts, which can be saved now
+        if page:
+            await store.save_transfers(database, session, page)
+            await store.save_terms(database, session, book)
+        await store.save_accounts(database, session, book)
         await self._outbox.append(session, events, at=at)
         # Last: what a killed process leaves locked should not be its lane.
-        if transfers:
-            await self._lane.guard(session, at=at, journal_sequence=block.sequence, journal_hash=block.hash)
-        else:
-            await self._lane.guard(session, at=at)
+        ends = {"journal_sequence": page.block.sequence, "journal_hash": page.block.hash} if page else {}
+        await self._lane.guard(session, at=at, **ends)
 
 
 class Lane:
@@ -437,6 +441,22 @@ async def _acquire(lease: Lease) -> bool:
         raise
 
 
+@asynccontextmanager
+async def _meanwhile(sending: Coroutine[Any, Any, None] | None) -> AsyncIterator[None]:
+    """Sends something to MongoDB, and has its answer when the block is left. Only one at a time, in a session."""
+    if sending is None:
+        yield
+        return
+    task = asyncio.create_task(sending)
+    await asyncio.sleep(0)  # now it is on its way
+    try:
+        yield
+    except BaseException:
+        await ended(task)
+        raise
+    await task
+
+
 async def _commit(session: Session, struggle: Struggle) -> None:
     """Sends the commit until MongoDB says what became of it: a repeated commit is answered with its outcome."""
     while True:
@@ -464,6 +484,14 @@ def _worth_retrying(error: PyMongoError) -> bool:
 
 def _is_conflict(error: PyMongoError) -> bool:
     return isinstance(error, OperationFailure) and error.code == store.WRITE_CONFLICT
+
+
+def _anything_new(book: Book, group: Sequence[Work], outcomes: Sequence[Sequence[Outcome]]) -> bool:
+    return bool(book.changes.transfers) or any(
+        isinstance(outcome, Refusal) and facts.is_told(book, operation, outcome)
+        for work, answers in zip(group, outcomes, strict=True)
+        for operation, outcome in zip(work.operations, answers, strict=True)
+    )
 
 
 def _news(book: Book, group: Sequence[Work], outcomes: Sequence[Sequence[Outcome]], at: datetime) -> Iterator[Event]:

@@ -64,7 +64,8 @@ async def reverse(payment: Payment, context: Context, new: NewReversal) -> Outco
     receivable = system_end(context, SystemWallet.RECEIVABLE, currency)
     kind = TransferKind.REVERSAL
     leg = Leg(kind, _end(original, original.credit), _end(original, original.debit), Money(amount, currency))
-    terms = Reverse(original.id, receivable if new.shortfall is Shortfall.RECEIVABLE else None)
+    owed = receivable if new.shortfall is Shortfall.RECEIVABLE else None
+    terms = Reverse(original.id, owed, hold_id=original.hold_id)
     asked = operation(payment, context, new, "transfer:reverse", kind, [leg], amount=leg.money, terms=terms)
     return await payment.ledger.post(asked, context.deadline)
 

@@ -28,6 +28,7 @@ from services.payment.domain.limits import (
     in_force,
     limit_refusal,
     note_balance,
+    told_to_payer,
 )
 from services.payment.domain.operations import (
     Capture,
@@ -320,8 +321,8 @@ class Book:
             if account.excluded_until and account.excluded_until > at and kind in EXCLUDED:
                 return refusals.self_excluded(account, account.excluded_until)
             limited = LIMITED.get(kind)
-            if limited and number == 0:
-                amount = _counted(operation)
+            amount = _counted(operation) if limited and number == 0 else 0
+            if limited and amount and not _among_own(kind, source, destination):
                 refusal = self._limit_refusal(account, acting, limited, amount, leg, destination, at)
                 if refusal:
                     return refusal
@@ -329,7 +330,10 @@ class Book:
             return None
         payee = self.account_of(destination.tenant_id, destination.owner_id, at)
         amount = leg.money.amount_minor
-        return self._limit_refusal(payee, destination, LimitOperation.BALANCE, amount, leg, destination, at)
+        refusal = self._limit_refusal(payee, destination, LimitOperation.BALANCE, amount, leg, destination, at)
+        if refusal and not _permits(operation.sight, destination):
+            return told_to_payer(refusal)
+        return refusal
 
     def _limit_refusal(
         self,
@@ -357,10 +361,11 @@ class Book:
         """What this uses up of the owner's limits; whoever counts is written."""
         acting = destination if source.is_system else source
         kind = operation.terms.purpose if isinstance(operation.terms, Place) else leg.kind
-        if number == 0 and not acting.is_system:
+        amount = _counted(operation) if number == 0 and not acting.is_system else 0
+        if amount and not _among_own(kind, source, destination):
             account = self.account_of(acting.tenant_id, acting.owner_id, at)
             calendar = self._rules.calendar(acting.tenant_id, at)
-            what = acting.category, acting.currency, _counted(operation), calendar
+            what = acting.category, acting.currency, amount, calendar
             if limited := LIMITED.get(kind):
                 count(account.counters, limited, *what)
                 self.changes.accounts.add(account.key)
@@ -430,17 +435,19 @@ class Book:
         self.changes.reversed.add(original.key)
         line = original.credit if original.debit.is_system else original.debit
         wallet = self.wallets.get(line.wallet_key)
-        if wallet and not wallet.is_system:
-            self._give_back(wallet, original.kind, amount, original.at, at)
+        if wallet and not wallet.is_system and line.bucket != Bucket.BONUS:
+            hold = self.holds.get(f"{original.tenant_id}:{original.hold_id}")
+            kind, counted_at = (hold.purpose, hold.placed_at) if hold else (original.kind, original.at)
+            if kind != K.TRANSFER or original.credit.owner_id != original.debit.owner_id:
+                self._give_back(wallet, kind, amount, counted_at, at)
 
     def _give_back(self, wallet: Wallet, kind: str, amount: int, counted_at: datetime, at: datetime) -> None:
         account = self.account_of(wallet.tenant_id, wallet.owner_id, at)
         then, now = (self._rules.calendar(wallet.tenant_id, instant) for instant in (counted_at, at))
-        if limited := LIMITED.get(kind):
+        # A win that is taken back is a loss again.
+        limited, amount = (LimitOperation.LOSS, -amount) if kind == K.WIN else (LIMITED.get(kind), amount)
+        if limited:
             give_back(account.counters, limited, wallet.category, wallet.currency, amount, then, now)
-            self.changes.accounts.add(account.key)
-        elif kind == K.WIN:
-            count_win(account.counters, wallet.category, wallet.currency, -amount, now)
             self.changes.accounts.add(account.key)
 
     def _wallet(self, operation: Operation, leg: Leg, end: End, at: datetime) -> Wallet | None:
@@ -556,10 +563,24 @@ def expiry(hold: Hold) -> Operation:
 
 
 def _counted(operation: Operation) -> int:
-    """What counts against limits: all of a stake, and what was asked for before a fee."""
+    """What counts against limits: what was asked for before a fee, or all of a stake that is not bonus money."""
     if operation.asked:
         return operation.asked.amount_minor
-    return sum(leg.money.amount_minor for leg in operation.legs if leg.kind is operation.legs[0].kind)
+    kind = operation.legs[0].kind
+    return sum(
+        leg.money.amount_minor
+        for leg in operation.legs
+        if leg.kind is kind and Bucket.BONUS not in (leg.source.bucket, leg.destination.bucket)
+    )
+
+
+def _among_own(kind: str, source: Wallet, destination: Wallet) -> bool:
+    """Who moves money between their own wallets has not parted with it."""
+    return kind == K.TRANSFER and source.owner_id == destination.owner_id and source is not destination
+
+
+def _permits(scope: Scope, wallet: Wallet) -> bool:
+    return scope.permits(owner_id=wallet.owner_id, tenant_id=wallet.tenant_id, id=wallet.id)
 
 
 def _release_leg(hold: Hold, kind: TransferKind, amount: int) -> Leg:
@@ -578,7 +599,7 @@ def _may_act(operation: Operation, leg: Leg, source: Wallet, destination: Wallet
     acting = destination if source.is_system else source
     if acting.is_system or operation.kind is K.EXPIRY:
         return True
-    return operation.scope.permits(owner_id=acting.owner_id, tenant_id=acting.tenant_id, id=acting.id)
+    return _permits(operation.scope, acting)
 
 
 def _wallets_refusal(leg: Leg, source: Wallet, destination: Wallet) -> Refusal | None:

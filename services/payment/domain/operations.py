@@ -112,6 +112,8 @@ class Reverse:
 
     transfer_id: str
     receivable: End | None
+    # If that was a capture: whose purpose says what it counted against.
+    hold_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,13 +77,18 @@ def wallet_from(row: Mapping[str, Any]) -> Wallet:
         created_at=row["created_at"],
         at=row["at"],
         status=row["status"],
-        buckets=row["buckets"],
-        sequences=row["sequences"],
-        position=row["position"],
-        lots=row["lots"],
-        credit_limit=row["credit_limit"],
+        buckets=_plain(row["buckets"]),
+        sequences=_plain(row["sequences"]),
+        position=int(row["position"]),
+        lots=_plain(row["lots"]),
+        credit_limit=int(row["credit_limit"]),
         hold_due=row["hold_due"],
     )
+
+
+def _plain(numbers: Mapping[str, int]) -> dict[str, int]:
+    """The driver reads what needs more than 31 bits as a class of its own, which money does not take for an int."""
+    return {name: int(number) for name, number in numbers.items()}
 
 
 def wallet_row(wallet: Wallet) -> Document:
@@ -124,11 +129,11 @@ def account_from(row: Mapping[str, Any]) -> Account:
         tenant_id=row["tenant_id"],
         owner_id=row["owner_id"],
         at=row["at"],
-        events=row["events"],
+        events=int(row["events"]),
         status=row.get("status", AccountStatus.ACTIVE),
         excluded_until=row.get("excluded_until"),
         limits=[limit_from(limit) for limit in row["limits"]] if row.get("limits") else [],
-        counters=row.get("counters") or {},
+        counters={name: [int(n) for n in used] for name, used in (row.get("counters") or {}).items()},
     )
 
 
@@ -139,11 +144,15 @@ def limit_from(row: Mapping[str, Any]) -> Limit:
         window=LimitWindow(row["window"]),
         source=LimitSource(row["source"]),
         currency=row["currency"],
-        amount_minor=row["amount"],
+        amount_minor=int(row["amount"]),
         since=row["since"],
         scope=row["scope"],
-        pending=PendingChange(pending["amount"], pending["at"]) if pending else None,
+        pending=PendingChange(_amount(pending["amount"]), pending["at"]) if pending else None,
     )
+
+
+def _amount(number: int | None) -> int | None:
+    return None if number is None else int(number)
 
 
 def limit_row(limit: Limit) -> Document:
@@ -173,12 +182,12 @@ def hold_from(row: Mapping[str, Any]) -> Hold:
         wallet_id=row["wallet_id"],
         owner_id=row["owner_id"],
         currency=row["currency"],
-        amount=row["amount"],
+        amount=int(row["amount"]),
         purpose=row["purpose"],
         expires_at=row["expires_at"],
         placed_at=row["placed_at"],
-        captured=row["captured"],
-        released=row["released"],
+        captured=int(row["captured"]),
+        released=int(row["released"]),
         status=row["status"],
     )
 
@@ -263,7 +272,7 @@ def transfer_from(row: Mapping[str, Any]) -> Transfer:
         id=row["id"],
         tenant_id=row["tenant_id"],
         kind=row["kind"],
-        money=Money(row["amount"], row["currency"]),
+        money=Money(int(row["amount"]), row["currency"]),
         debit=_line_from(row, Direction.DEBIT),
         credit=_line_from(row, Direction.CREDIT),
         at=row["at"],
@@ -305,8 +314,8 @@ def _line_from(row: Mapping[str, Any], direction: Direction) -> Transaction:
         bucket=line["bucket"],
         lot=line.get("lot", ""),
         direction=direction,
-        amount_minor=row["amount"],
-        balance_after=line["balance_after"],
-        sequence=line["sequence"],
-        position=line["position"],
+        amount_minor=int(row["amount"]),
+        balance_after=int(line["balance_after"]),
+        sequence=int(line["sequence"]),
+        position=int(line["position"]),
     )
