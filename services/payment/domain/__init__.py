@@ -30,6 +30,7 @@ from services.payment.domain.operations import (
     TransferKind,
     check_storable,
     linked,
+    parse_transfer_id,
 )
 from services.payment.domain.wallets import (
     SYSTEM_OWNER,
@@ -78,6 +79,7 @@ __all__ = [
     "check_storable",
     "expiry",
     "linked",
+    "parse_transfer_id",
     "stripe_key",
     "system_wallet",
     "user_wallet",

@@ -13,7 +13,6 @@ from libs.access_engine import Policy
 from libs.core.access import Scope
 from libs.core.context import Caller
 from libs.core.errors import Refusal
-from libs.core.ids import derived_id
 from libs.core.money import INT64_MAX, Money
 from services.payment.domain import refusals
 from services.payment.domain.limits import (
@@ -46,6 +45,7 @@ from services.payment.domain.operations import (
     Transaction,
     Transfer,
     TransferKind,
+    expiry_id,
     linked,
 )
 from services.payment.domain.wallets import (
@@ -551,7 +551,7 @@ class _Before:
 def expiry(hold: Hold) -> Operation:
     """The release of an overdue hold, which nobody needs to ask for: its id follows from the hold's."""
     return Operation(
-        id=derived_id("expiry", hold.tenant_id, hold.id),
+        id=expiry_id(hold.id),
         tenant_id=hold.tenant_id,
         kind=K.EXPIRY,
         legs=(_release_leg(hold, K.EXPIRY, hold.rest),),

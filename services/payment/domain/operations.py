@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import re
 from collections.abc import Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
@@ -14,7 +15,7 @@ import orjson
 
 from libs.core.access import Scope
 from libs.core.errors import InvalidInput, Refusal
-from libs.core.ids import derived_id
+from libs.core.ids import ID_PATTERN
 from libs.core.money import Money
 from libs.core.tenants import SystemWallet, system_wallet_id
 from services.payment.domain.wallets import Bucket, stripe_key, wallet_key
@@ -23,6 +24,10 @@ METADATA_LIMIT_BYTES = 4096
 # orjson writes 254 levels, and an answer adds its own: deeper metadata would make the other party's history unreadable.
 METADATA_LIMIT_DEPTH = 32
 REFERENCE_LIMIT = 200
+
+# What the ledger names by itself has a dot, which no caller's id can have: nobody takes such an id before it does.
+EXPIRY_PART = "expiry"
+_TRANSFER_ID = re.compile(rf"{ID_PATTERN.pattern}(\.([1-9][0-9]{{0,3}}|{EXPIRY_PART}))?", re.ASCII)
 
 
 class TransferKind(StrEnum):
@@ -178,7 +183,7 @@ class Operation:
             yield self.terms.receivable.key(self.tenant_id, lane)
 
     def leg_id(self, number: int) -> str:
-        return self.id if number == 0 else derived_id("leg", self.tenant_id, self.id, str(number))
+        return leg_id(self.id, number)
 
     @cached_property
     def encoded_metadata(self) -> str:
@@ -285,8 +290,7 @@ class Transfer:
     @property
     def leg_ids(self) -> list[str]:
         """The ids of all transfers of the operation, this one's among them."""
-        rest = (derived_id("leg", self.tenant_id, self.operation_id, str(n)) for n in range(1, self.legs))
-        return [self.operation_id, *rest]
+        return [leg_id(self.operation_id, number) for number in range(self.legs)]
 
     def visible_to(self, scope: Scope) -> bool:
         return any(
@@ -330,6 +334,21 @@ class Hold:
 
 
 Outcome = Transfer | Refusal
+
+
+def leg_id(operation_id: str, number: int) -> str:
+    return f"{operation_id}.{number}" if number else operation_id
+
+
+def expiry_id(hold_id: str) -> str:
+    return f"{hold_id}.{EXPIRY_PART}"
+
+
+def parse_transfer_id(value: object, field: str) -> str:
+    """`value` if a transfer can have this id, be it a caller's or the ledger's own; else `InvalidInput`."""
+    if not isinstance(value, str) or not _TRANSFER_ID.fullmatch(value):
+        raise InvalidInput(f"{field} is no transfer's id", field=field)
+    return value
 
 
 def linked(operations: Sequence[Operation]) -> list[Operation]:

@@ -14,7 +14,7 @@ from libs.core.ids import parse_id
 from libs.core.pagination import Connection, PageArgs
 from services.payment import commands, domain, store
 from services.payment.commands import NewAdjustment, NewReversal, Shortfall
-from services.payment.domain import Direction
+from services.payment.domain import Direction, parse_transfer_id
 from services.payment.domain.requests import AdjustmentRequest as Asked, RequestStatus
 from services.payment.schema.common import metadata_of, money_of, payment_of, scope_of
 from services.payment.schema.transfers import OPERATION_ID, Transfer, TransferResult, transfer_result
@@ -109,7 +109,7 @@ class CorrectionMutations:
             id=parse_id(input.id, "input.id"),
             reference=_reason(input),
             dry_run=input.dry_run,
-            transfer_id=parse_id(input.transfer_id, "input.transferId"),
+            transfer_id=parse_transfer_id(input.transfer_id, "input.transferId"),
             amount_minor=input.amount,
             shortfall=input.shortfall,
         )

@@ -148,7 +148,7 @@ class HoldMutations:
             **asked(input),
             hold_id=parse_id(input.hold_id, "input.holdId"),
             amount_minor=input.amount,
-            destination_id=parse_id(destination, "input.destinationWalletId") if destination else None,
+            destination_id=None if destination is None else parse_id(destination, "input.destinationWalletId"),
             final=input.final,
         )
         return transfer_result(info, await commands.capture(payment_of(info), info.context, new))

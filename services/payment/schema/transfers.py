@@ -16,8 +16,8 @@ from libs.core.ids import parse_id
 from libs.core.pagination import Connection, Page, PageArgs
 from services.payment import commands, domain, store
 from services.payment.commands import FromLot, NewBet, NewDeposit, NewTransfer, NewWin, NewWithdrawal
-from services.payment.domain import Bucket, Direction, TransferKind, WalletKind, WalletStatus
-from services.payment.schema.common import ids_of, metadata_of, money_of, payment_of, scope_of, visible_wallets
+from services.payment.domain import Bucket, Direction, TransferKind, WalletKind, WalletStatus, parse_transfer_id
+from services.payment.schema.common import metadata_of, money_of, payment_of, scope_of, visible_wallets
 from services.payment.schema.journal import receipt_for
 
 strawberry.enum(Bucket, description="A wallet's money is kept in three buckets: free, bonus and held.")
@@ -131,7 +131,8 @@ class Transfer:
     async def resolve_references(
         cls, info: Info[Context], representations: Sequence[Mapping[str, Any]]
     ) -> list[Self | None]:
-        scope, ids = scope_of(info, "transfer:read"), ids_of(representations)
+        scope = scope_of(info, "transfer:read")
+        ids = [parse_transfer_id(r.get("id"), "representations.id") for r in representations]
         found = await store.transfers_by_id(payment_of(info).platform.mongo.db, info.context.tenant_id, ids)
         return [cls.of(info, found[i]) if i in found and found[i].visible_to(scope) else None for i in ids]
 
@@ -213,7 +214,7 @@ class TransferQueries:
     )
     async def transfer(self, info: Info[Context], id: ID) -> Transfer | None:  # noqa: A002
         database, scope = payment_of(info).platform.mongo.db, scope_of(info, "transfer:read")
-        found = (await store.transfers_by_id(database, info.context.tenant_id, [parse_id(id, "id")])).get(id)
+        found = (await store.transfers_by_id(database, info.context.tenant_id, [parse_transfer_id(id, "id")])).get(id)
         return Transfer.of(info, found) if found and found.visible_to(scope) else None
 
     @strawberry.field(description="A wallet's ledger, newest first.", extensions=[Requires("transaction:read")])
@@ -298,7 +299,7 @@ class TransferMutations:
             **asked(input),
             wallet_id=parse_id(input.wallet_id, "input.walletId"),
             money=money_of(input.amount, input.currency, "input"),
-            lot=parse_id(input.lot, "input.lot") if input.lot else "",
+            lot="" if input.lot is None else parse_id(input.lot, "input.lot"),
         )
         return transfer_result(info, await commands.settle_bet(payment_of(info), info.context, new))
 
