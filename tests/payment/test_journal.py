@@ -243,7 +243,10 @@ class TestHeadSigner:
         signing = signer(payment_db)
         await signing.sign()
         await payment_db.db["journal_heads"].delete_many({})
-        with pytest.raises(Diverged, match="which this process signed"):
+        with pytest.raises(Diverged, match="head missing: head 1 of lane 0, which this process signed"):
+            await signing.sign()
+        await signer(payment_db).sign()  # which another process does not know of
+        with pytest.raises(Diverged, match="head wrong: head 1 of lane 0, which this process signed"):
             await signing.sign()
 
 

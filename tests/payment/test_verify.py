@@ -1,9 +1,16 @@
 """Money adds up, or is said not to: every test after the first class has a hand in the database that should not be."""
 
 import asyncio
-from collections.abc import Sequence
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,12 +21,14 @@ from libs.core.errors import Refusal, Unavailable
 from libs.core.events import Outbox
 from libs.core.mongo import Mongo
 from libs.core.tenants import SystemWallet
-from libs.core.testing import FROZEN_AT
+from libs.core.testing import FROZEN_AT, eventually, scratch_mongo, scratch_namespace
+from scripts import stack
 from services.payment.domain import Bucket, End, Place, Transfer, TransferKind, Wallet
 from services.payment.domain.journal import Block, instant, leaf
 from services.payment.heads import HeadSigner
 from services.payment.keys import JournalKeys
 from services.payment.ledger import Ledger
+from services.payment.settings import PaymentSettings
 from services.payment.store import journal, raw
 from services.payment.verify import (
     Budget,
@@ -32,6 +41,7 @@ from services.payment.verify import (
     verify_on,
 )
 from services.payment.verify.watch import Watch
+from tests.live import Api, Live, callers, payment_process
 from tests.payment.conftest import open_ledger, soon, transfer
 
 KEYS = JournalKeys("the key of these tests")
@@ -498,3 +508,113 @@ class TestWatch:
     async def test_one_at_a_time(self, watch: Watch, payment_db: Mongo, players: Any) -> None:
         answers = await asyncio.gather(*(watch.verify_everything() for _ in range(2)), return_exceptions=True)
         assert [a.code for a in answers if isinstance(a, Refusal)] == ["VERIFICATION_UNDER_WAY"]
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory, mongo_url: str, redis_url: str) -> Iterator[Live]:
+    namespace = scratch_namespace()
+    with payment_process(tmp_path_factory.mktemp("payment"), mongo_url, redis_url, namespace) as live:
+        yield live
+
+    async def drop() -> None:
+        async with scratch_mongo(mongo_url, namespace=namespace):
+            pass
+
+    asyncio.run(drop())
+
+
+@pytest.fixture
+async def live_db(live: Live, mongo_url: str) -> AsyncIterator[Mongo]:
+    mongo = Mongo.connect(mongo_url, service="payment", namespace=live.environment["NAMESPACE"])
+    yield mongo
+    await mongo.close()
+
+
+@pytest.fixture
+async def as_(live: Live) -> AsyncIterator[Callable[..., Api]]:
+    async with callers(live) as as_:
+        yield as_
+
+
+VERIFY = "mutation { verifyLedger { ok state divergence { kind where expected found } } }"
+RECEIPT = "mutation ($input: DepositInput!) { deposit(input: $input) { ... on Transfer { id receipt } } }"
+CREATE = 'mutation { createWallet(input: {currency: "EUR"}) { ... on Wallet { id } } }'
+
+
+async def is_ready(live: Live) -> bool:
+    status, _ = await asyncio.to_thread(stack.readiness, live.server.url)
+    return status == HTTPStatus.OK
+
+
+async def not_ready(live: Live) -> bool:
+    return not await is_ready(live)
+
+
+def make_verify(live: Live, **more: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, **live.environment, **more}
+    command = [sys.executable, "-m", "scripts.verify"]
+    return subprocess.run(command, cwd=stack.ROOT, env=environment, capture_output=True, text=True, check=False)
+
+
+class TestThroughTheFrontDoor:
+    async def test_a_receipt_of_ones_own_transfer(
+        self, live: Live, live_db: Mongo, as_: Callable[..., Api], tmp_path: Path
+    ) -> None:
+        ann, operator = as_("ann"), as_("olga", "operator")
+        wallet = await ann.ask(CREATE)
+        given = {"id": "d1", "walletId": wallet["id"], "amount": "100", "currency": "EUR"}
+        assert (await operator.ask(RECEIPT, input=given))["receipt"] is None
+        keys = PaymentSettings(mode="development").journal_keys()
+        assert await HeadSigner(live_db, Outbox(live_db.db), SystemClock(), keys).sign()
+        history = await ann.ask("{ transferHistory { edges { node { id receipt } } } }")
+        [receipt] = [edge["node"]["receipt"] for edge in history["edges"]]
+        assert (list(receipt["debit"]), list(receipt["credit"])) == (["hash"], ["document"])
+        [key] = await as_("").ask("{ journalKeys { id publicKey current } }")
+        assert (key["publicKey"], key["current"]) == (receipt["publicKey"], True)
+
+    @pytest.mark.parametrize("role", ["player", "operator"])
+    async def test_only_admins_verify(self, as_: Callable[..., Api], role: str) -> None:
+        assert await as_("x", role).refused(VERIFY) == "FORBIDDEN"
+        assert await as_("x", role).refused("{ ledgerStatus { ok } }") == "FORBIDDEN"
+
+    async def test_readiness_is_red_until_an_operator_has_verified_everything(
+        self, live: Live, live_db: Mongo, as_: Callable[..., Api]
+    ) -> None:
+        admin, stranger = as_("ada", "admin"), as_("sam", "admin", tenant="other")
+        wallet = await as_("eve").ask(CREATE)
+        assert await admin.ask(VERIFY) == {"ok": True, "state": "OK", "divergence": None}
+        await change(live_db, "wallets", f"demo:{wallet['id']}", **{"buckets.real": 5})
+        divergence = {
+            "kind": "balance_differs",
+            "where": f"bucket real of wallet demo:{wallet['id']}",
+            "expected": "0",
+            "found": "5",
+        }
+        assert await admin.ask(VERIFY) == {"ok": False, "state": "DIVERGED", "divergence": divergence}
+        assert await stranger.ask(VERIFY) == {"ok": False, "state": "DIVERGED", "divergence": None}
+        await eventually(partial(not_ready, live))
+        done = await asyncio.to_thread(make_verify, live)
+        assert done.returncode == 1
+        assert done.stderr.endswith(f"balance differs: {divergence['where']}: expected 0, found 5\n")
+        await change(live_db, "wallets", f"demo:{wallet['id']}", **{"buckets.real": 0})
+        assert (await stranger.ask(VERIFY))["ok"]
+        await eventually(partial(is_ready, live))
+
+    async def test_make_verify_holds_it_against_heads_that_were_kept(
+        self, live: Live, live_db: Mongo, as_: Callable[..., Api], tmp_path: Path
+    ) -> None:
+        wallet = await as_("kim").ask(CREATE)
+        given = {"id": "d2", "walletId": wallet["id"], "amount": "100", "currency": "EUR"}
+        assert await as_("olga", "operator").ask(RECEIPT, input=given)
+        keys = PaymentSettings(mode="development").journal_keys()
+        [head] = await HeadSigner(live_db, Outbox(live_db.db), SystemClock(), keys).sign()
+        kept, forged = tmp_path / "kept", tmp_path / "forged"
+        line = {"lane": 0, "number": head.head.number, "hash": head.hash.hex()}
+        kept.write_text(f"2026 some other line\n{json.dumps({'type': 'journal.head_signed', 'data': line})}\n")
+        forged.write_text(json.dumps(line | {"hash": "00" * 32}))
+        public = keys.public.hex()
+        done = await asyncio.to_thread(make_verify, live, HEADS=str(kept), KEYS=public)
+        assert done.returncode == 0, done.stderr
+        assert "1 kept heads are in the chain" in done.stdout
+        done = await asyncio.to_thread(make_verify, live, HEADS=str(forged), KEYS=public)
+        assert f"head wrong: head {head.head.number} of lane 0, which was published" in done.stderr

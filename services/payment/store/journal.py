@@ -192,8 +192,13 @@ async def head_over(database: Database, lane: int, sequence: int) -> SignedHead 
     return head_from(row) if row else None
 
 
-async def last_head(database: Database, lane: int, session: Session | None = None) -> SignedHead | None:
-    row = await database["journal_heads"].find_one({"lane": lane}, sort=[("last", -1)], session=session)
+async def head(database: Database, lane: int, number: int) -> SignedHead | None:
+    row = await database["journal_heads"].find_one({"_id": f"{lane}:{number}"})
+    return head_from(row) if row else None
+
+
+async def last_head(database: Database, lane: int) -> SignedHead | None:
+    row = await database["journal_heads"].find_one({"lane": lane}, sort=[("last", -1)])
     return head_from(row) if row else None
 
 
