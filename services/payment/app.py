@@ -9,7 +9,7 @@ from libs.core.events import Subscriber
 from libs.core.graphql import Limits
 from libs.core.pagination import Paginator
 from libs.core.webhooks import INDEXES as WEBHOOK_INDEXES, Webhooks, event_types
-from services.payment import events, jobs, store, subscribers
+from services.payment import events, jobs, routes, store, subscribers
 from services.payment.balances import Balances
 from services.payment.commands import Payment
 from services.payment.commands.limits import tenant_rules
@@ -68,6 +68,7 @@ app = create_app(
     schema=schema,
     indexes=(*store.INDEXES, *journal.INDEXES, *AUDIT_INDEXES, *WEBHOOK_INDEXES),
     configs=[PaymentConfig],
+    routers=[routes.router],
     open=open_payment,
     subscribers=payment_subscribers,
     jobs=jobs.of_payment,

@@ -5,6 +5,7 @@ import strawberry
 from libs.core.graphql import build_schema
 from services.payment.schema.corrections import CorrectionMutations, CorrectionQueries
 from services.payment.schema.exchange import ExchangeMutations
+from services.payment.schema.history import HistoryQueries
 from services.payment.schema.holds import HoldMutations, HoldQueries
 from services.payment.schema.journal import JournalMutations, JournalQueries
 from services.payment.schema.limits import LimitMutations, LimitQueries
@@ -16,7 +17,14 @@ from services.payment.schema.webhooks import WebhookMutations, WebhookQueries
 
 @strawberry.type
 class Query(
-    WalletQueries, TransferQueries, HoldQueries, CorrectionQueries, LimitQueries, JournalQueries, WebhookQueries
+    WalletQueries,
+    TransferQueries,
+    HistoryQueries,
+    HoldQueries,
+    CorrectionQueries,
+    LimitQueries,
+    JournalQueries,
+    WebhookQueries,
 ):
     pass
 

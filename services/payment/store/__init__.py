@@ -33,7 +33,7 @@ from services.payment.store.groups import (
     save_transfers,
     save_wallets,
 )
-from services.payment.store.history import balances_at, lines_between
+from services.payment.store.history import balances_before, begun_at, lines_between
 from services.payment.store.holds import hold, holds, overdue_holds
 from services.payment.store.quotes import open_quote, quote
 from services.payment.store.reads import (
@@ -57,7 +57,8 @@ __all__ = [
     "Wanted",
     "account_from",
     "adopt_journal",
-    "balances_at",
+    "balances_before",
+    "begun_at",
     "decide_request",
     "first_promise",
     "hold",
