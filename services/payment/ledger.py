@@ -41,7 +41,7 @@ from libs.core.context import Deadline
 from libs.core.errors import CoreError, DeadlineExceeded, InvalidInput, LeaseLost, OutcomeUnknown, Refusal, Unavailable
 from libs.core.events import Event, Outbox
 from libs.core.lock import Lease
-from libs.core.mongo import DURABLE, Database, Mongo, Session
+from libs.core.mongo import DURABLE, Mongo, Session
 from libs.core.tasks import ended
 from libs.core.telemetry import span
 from services.payment import facts, store
@@ -71,10 +71,12 @@ SET_LIMIT = 1000
 OWNERS_KEPT = 200_000
 # How long a group may fight conflicts or wait for MongoDB to come back, before its callers are told.
 GROUP_PATIENCE_S = 10.0
-# A wallet that stays locked for longer is held by the transaction of a process that died, which MongoDB ends after a
-# minute (transactionLifetimeLimitSeconds). Until then only those who need that wallet should wait.
+# A wallet that stays locked for longer is held by the transaction of a process that died, which is ended once its lease
+# has expired. Until then only those who need that wallet should wait.
 CONTENTION_PATIENCE_S = 2.0
 LANE_TTL_S = 10.0
+# How often the lanes of processes that died are looked for.
+BURIED_EVERY_S = 2.0
 SETTLED_ASKED_EVERY_S = 0.02
 # How often an idle lane promises that it will not go back in time: by so much lists over many wallets may lag.
 PROMISE_EVERY_S = 0.5
@@ -133,7 +135,7 @@ class Ledger:
         self._rules = rules or TenantRules()
         self._outbox = outbox
         self._clock = clock
-        self._lane = Lane(mongo.db, clock)
+        self._lane = Lane(mongo, clock)
         self._queue: deque[Work] = deque()
         self._queued_operations = 0
         self._queued_bytes = 0
@@ -293,10 +295,8 @@ class Ledger:
         raise AssertionError("unreachable")
 
     async def _attempt(self, group: Sequence[Work], struggle: Struggle) -> list[list[Outcome]]:
-        async with (
-            self._mongo.client.start_session() as session,
-            await session.start_transaction(READ_SNAPSHOT, write_concern=DURABLE),
-        ):
+        session = self._lane.session
+        async with await session.start_transaction(READ_SNAPSHOT, write_concern=DURABLE):
             book, found = await self._load(session, group)
             at = book.next_instant(self._lane.next_instant())
             outcomes = [book.post(work.operations, at) for work in group]
@@ -372,9 +372,12 @@ class Lane:
     writes these stripes, and one that lost it cannot commit.
     """
 
-    def __init__(self, database: Database, clock: Clock) -> None:
-        self._database = database
+    def __init__(self, mongo: Mongo, clock: Clock) -> None:
+        self._database = mongo.db
         self._clock = clock
+        # One session for all groups, named in the lease: of a process that died, its transaction can be ended.
+        self.session = mongo.client.start_session()
+        self._buried_at_s = -inf
         self._lease: Lease | None = None
         self._promised = clock.now() - TICK
         self._kept_at_s = -inf
@@ -402,7 +405,7 @@ class Lane:
             if await _acquire(lease):
                 await store.adopt_journal(self._database, number)
                 promised = await store.first_promise(self._database, self._clock.now())
-                await lease.renew(at=promised)
+                await lease.renew(at=promised, session=self.session.session_id["id"])
                 self._lease, self.number = lease, number
                 self._promised, self._kept_at_s = max(promised, self._promised), monotonic()
                 log.info("lane taken", lane=number)
@@ -416,6 +419,9 @@ class Lane:
             with pymongo.timeout(LANE_TTL_S):
                 if self._lease is None or not await self._lease.renew(at={"$max": ["$at", self._promised]}):
                     await self.take()
+                if monotonic() - self._buried_at_s > BURIED_EVERY_S:
+                    self._buried_at_s = monotonic()
+                    await store.end_dead_lanes(self._database)
         except PyMongoError as error:
             log.warning("lane not renewed", lane=self.number, error=str(error))
 
@@ -428,6 +434,7 @@ class Lane:
     async def release(self) -> None:
         if self._lease:
             await self._lease.release()
+        await self.session.end_session()
 
 
 async def _acquire(lease: Lease) -> bool:

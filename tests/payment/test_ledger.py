@@ -1,17 +1,19 @@
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from typing import Any
 
 import pytest
+from pymongo.errors import OperationFailure
 
 from libs.core.context import Deadline
 from libs.core.errors import DeadlineExceeded, InvalidInput, Refusal, Unavailable
 from libs.core.mongo import Mongo
 from libs.core.tenants import SystemWallet
-from libs.core.testing import eventually
+from libs.core.testing import FROZEN_AT, eventually
 from services.payment import ledger as committer
 from services.payment.domain import End, Outcome, Transfer, Wallet
 from services.payment.ledger import Ledger
@@ -259,6 +261,26 @@ class TestLane:
                 assert [(await each.health())["lane"] for each in (first, second)] == [0, 1]
             async with open_ledger(payment_db) as third:
                 assert (await third.health())["lane"] == 1
+
+    async def test_what_a_dead_process_left_locked_is_freed_once_its_lease_has_expired(
+        self, ledger: Ledger, payment_db: Mongo, player: Any
+    ) -> None:
+        held, ben = await player("held", 100), await player("ben")
+        async with payment_db.client.start_session() as session, await session.start_transaction():
+            await payment_db.db["wallets"].update_one({"_id": held.key}, {"$set": {"dead": True}}, session=session)
+            dead = {"_id": "lane-7", "token": 3, "session": session.session_id["id"], "expires_at": FROZEN_AT}
+            await payment_db.db["leases"].insert_one(dead)
+
+            async def paid() -> bool:
+                try:
+                    return isinstance(await ledger.post(transfer("t1", held, ben), soon()), Transfer)
+                except Unavailable:
+                    return False
+
+            await eventually(paid)
+            with suppress(OperationFailure):  # there is nothing left to abort
+                await session.abort_transaction()
+        assert await balance(payment_db, held) == 90
 
 
 class TestShutdown:

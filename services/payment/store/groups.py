@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 import bson
+import structlog
 from bson.codec_options import CodecOptions
 from bson.int64 import Int64
 from bson.raw_bson import RawBSONDocument
@@ -29,6 +30,8 @@ from services.payment.store.documents import (
     wallet_row,
     wallet_state,
 )
+
+log = structlog.get_logger(__name__)
 
 # MongoDB's error codes, and its label for what may be tried again.
 DUPLICATE_KEY, WRITE_CONFLICT = 11000, 112
@@ -102,6 +105,20 @@ async def adopt_journal(database: Database, lane: int) -> None:
         ends = {"journal_sequence": last["sequence"], "journal_hash": last["hash"]}
         missing = {"_id": lease_name(lane), "journal_sequence": {"$exists": False}}
         await database[LEASES].update_one(missing, {"$set": ends})
+
+
+async def end_dead_lanes(database: Database) -> None:
+    """Of processes that let their lease expire: ends what transaction they left open, and so frees what it has locked.
+
+    MongoDB would do so by itself, after a minute (transactionLifetimeLimitSeconds).
+    """
+    dead = {"_id": {"$gte": "lane-", "$lt": "lane."}, "session": {"$exists": True}}
+    expired = {"$expr": {"$and": [{"$ne": ["$expires_at", None]}, {"$lt": ["$expires_at", "$$NOW"]}]}}
+    async for lease in database[LEASES].find({**dead, **expired}):
+        await database.client.admin.command("killSessions", [{"id": lease["session"]}])
+        mine = {"_id": lease["_id"], "token": lease["token"], "session": lease["session"]}
+        await database[LEASES].update_one(mine, {"$unset": {"session": ""}})
+        log.warning("what a dead process left open was ended", lane=lease["_id"], process=lease.get("process"))
 
 
 def lease_name(lane: int) -> str:
