@@ -9,16 +9,26 @@ from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
 from itertools import accumulate, pairwise
 from typing import Any
 
+from tests.soak.client import REHEARSAL, REUSE
 from tests.soak.history import NEVER, Call, Read
-from tests.soak.operations import OPERATIONS, Move
+from tests.soak.operations import (
+    OPERATIONS,
+    TRANSFER_LIMIT,
+    Asked,
+    Known,
+    Move,
+    expiry_id,
+    expiry_moves,
+)
 
-REUSE = "reuse of an id"
 # What a client may be told when it is not told an outcome.
 TROUBLE = {"UNAVAILABLE", "DEADLINE_EXCEEDED", "UNKNOWN", "REFUSED_CONNECTION", "CONNECTION_LOST", "CUT_OFF"}
+ANY_VERDICT = set().union(*(operation.refusals for operation in OPERATIONS.values()))
 # Real, bonus, locked.
 State = tuple[int, ...]
 BUCKETS = ("real", "bonus", "locked")
@@ -61,7 +71,8 @@ class Moved:
 class Ledger:
     """All that is stored at the end. `balances` are the wallets' documents, by wallet and by bucket; `guarded` those
 
-    that may not go below zero; `told` how often another service counted each transfer's event.
+    that may not go below zero; `told` how often another service counted each transfer's event; `limited` is the wallet
+    of the owner with a limit; `diverged` is what the ledger's own verification found.
     """
 
     transfers: Sequence[Moved]
@@ -69,6 +80,8 @@ class Ledger:
     balances: Mapping[str, Mapping[str, int]]
     guarded: frozenset[str]
     told: Mapping[str, int] = field(default_factory=dict)
+    limited: str = ""
+    diverged: str = ""
 
 
 @dataclass
@@ -80,9 +93,17 @@ class Evidence:
     def __post_init__(self) -> None:
         self.reads = [read for read in self.reads if not read.trouble]
         self.by_id: dict[str, list[Call]] = defaultdict(list)
+        self.asked: dict[str, tuple[str, Asked]] = {}
         for call in self.calls:
-            if call.op != REUSE:
-                self.by_id[call.id].append(call)
+            if call.op in OPERATIONS:
+                self.asked.setdefault(call.id, (call.op, call.asked))
+                if not OPERATIONS[call.op].moves_nothing:
+                    self.by_id[call.id].append(call)
+        self.expiries = {expiry_id(i): i for i, (name, _) in self.asked.items() if name == "hold"}
+        self._index_lines()
+        self.known = Known(self.asked, frozenset(self.lines_of))
+
+    def _index_lines(self) -> None:
         self.operation_of = {transfer.id: transfer.operation_id for transfer in self.ledger.transfers}
         self.lines_of: dict[str, list[Line]] = defaultdict(list)  # by operation
         for line in self.ledger.lines:
@@ -92,6 +113,16 @@ class Evidence:
             by_wallet[line.wallet].append(line)
         self.wallets = {key: Track(lines, self) for key, lines in by_wallet.items()}
         self.players = {track.lines[0].wallet_id: track for track in self.wallets.values() if track.guarded}
+
+    def applied(self, *names: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """The operations of these names that are in the ledger, and what each was asked with."""
+        for operation_id, (name, asked) in self.asked.items():
+            if name in names and operation_id in self.lines_of:
+                given = asked["input"]
+                yield (
+                    operation_id,
+                    next(g for g in given if g["id"] == operation_id) if isinstance(given, list) else given,
+                )
 
     def asked_at(self, line: Line) -> int:
         """When anybody first asked for what wrote it. What nobody asked for, another check finds."""
@@ -160,7 +191,9 @@ def every_acknowledged_operation_is_there_once(evidence: Evidence) -> Iterator[s
 def only_what_was_asked_for_is_there(evidence: Evidence) -> Iterator[str]:
     for operation_id, lines in evidence.lines_of.items():
         calls = evidence.by_id.get(operation_id)
-        if not calls:
+        if operation_id in evidence.expiries:
+            yield from _early(evidence.asked[evidence.expiries[operation_id]][1]["input"], lines)
+        elif not calls:
             yield f"nobody asked for {operation_id}, which has {len(lines)} lines"
         elif all(call.outcome in ("refused", "fail") for call in calls):
             told = sorted({str(call.answer.get("code")) for call in calls})
@@ -169,10 +202,13 @@ def only_what_was_asked_for_is_there(evidence: Evidence) -> Iterator[str]:
 
 def each_operation_moves_what_it_says(evidence: Evidence) -> Iterator[str]:
     for operation_id, lines in evidence.lines_of.items():
-        calls = evidence.by_id.get(operation_id)
-        if not calls:
+        if operation_id in evidence.expiries:
+            expected = _sums(expiry_moves(evidence.expiries[operation_id], evidence.known))
+        elif operation_id in evidence.by_id:
+            name, asked = evidence.asked[operation_id]
+            expected = _sums(OPERATIONS[name].moves(asked, evidence.known)[operation_id])
+        else:
             continue
-        expected = _sums(OPERATIONS[calls[0].op].moves(calls[0].asked)[operation_id])
         found = _sums([Move(line.wallet_id, line.bucket, line.change) for line in lines])
         if found != expected:
             yield f"{operation_id} moved {found}, and was to move {expected}"
@@ -203,8 +239,10 @@ def no_answer_is_a_surprise(evidence: Evidence) -> Iterator[str]:
             continue
         if call.outcome in ("fail", "unknown"):
             expected = TROUBLE
+        elif call.op in OPERATIONS:
+            expected = set(OPERATIONS[call.op].refusals)
         else:
-            expected = {"IDEMPOTENCY_MISMATCH"} if call.op == REUSE else set(OPERATIONS[call.op].refusals)
+            expected = {"IDEMPOTENCY_MISMATCH"} if call.op == REUSE else ANY_VERDICT
         if code not in expected:
             yield f"{call.id} ({call.op}) was told {call.answer}"
 
@@ -213,6 +251,12 @@ def an_id_is_not_used_twice(evidence: Evidence) -> Iterator[str]:
     for call in evidence.calls:
         if call.op == REUSE and call.outcome == "ok":
             yield f"{call.id} was accepted again, for something else: {call.asked}"
+
+
+def a_rehearsal_moves_nothing(evidence: Evidence) -> Iterator[str]:
+    for call in evidence.calls:
+        if call.op == REHEARSAL and call.id in evidence.lines_of:
+            yield f"{call.id} was a dry run, and is in the ledger"
 
 
 def sets_stand_or_fall_together(evidence: Evidence) -> Iterator[str]:
@@ -237,15 +281,55 @@ def a_refusal_for_want_of_funds_is_true(evidence: Evidence) -> Iterator[str]:
     """What it says is available was there, at some moment between the question and the answer."""
     for call in evidence.calls:
         details = call.answer.get("details", {})
-        # In an all-or-nothing set it is what its own members would have left.
-        if call.answer.get("code") != "INSUFFICIENT_FUNDS" or call.op == "transfers, all or none":
+        if call.answer.get("code") != "INSUFFICIENT_FUNDS" or call.op not in OPERATIONS:
+            continue
+        if OPERATIONS[call.op].in_steps:
             continue
         if int(details["availableMinor"]) >= int(details["requestedMinor"]):
             yield f"{call.id} was refused for want of funds, and there were enough: {details}"
-        track = evidence.players[details["walletId"]]
-        window = track.states[track.oldest_for(call.invoked) : track.newest_for(call.answered) + 1]
-        if all(state[0] != int(details["availableMinor"]) for state in window):
+        track, bucket = evidence.players.get(details["walletId"]), BUCKETS.index(details.get("bucket", "real"))
+        window: list[State] = [(0, 0, 0)]
+        if track:
+            window = track.states[track.oldest_for(call.invoked) : track.newest_for(call.answered) + 1]
+        if all(state[bucket] != int(details["availableMinor"]) for state in window):
             yield f"{call.id} was refused on a balance that {details['walletId']} did not have then: {details}"
+
+
+def a_hold_is_spent_once(evidence: Evidence) -> Iterator[str]:
+    left = {hold_id: int(given["amount"]) for hold_id, given in evidence.applied("hold")}
+    ends = [(given["holdId"], i) for i, given in evidence.applied("capture", "void")]
+    ends += [(hold_id, i) for i, hold_id in evidence.expiries.items() if i in evidence.lines_of]
+    for hold_id, operation_id in ends:
+        if hold_id not in left:
+            yield f"{operation_id} is of the hold {hold_id}, which does not exist"
+        else:
+            left[hold_id] += sum(line.change for line in evidence.lines_of[operation_id] if line.bucket == "locked")
+    for hold_id, rest in left.items():
+        if rest < 0:
+            yield f"{-rest} more than was held left the hold {hold_id}"
+
+
+def reversals_give_back_no_more_than_there_was(evidence: Evidence) -> Iterator[str]:
+    sums: Counter[str] = Counter()
+    for _, given in evidence.applied("reversal"):
+        original = evidence.known.input(given["transferId"])
+        sums[given["transferId"]] += int(given.get("amount", original["amount"]))
+    for transfer_id, total in sums.items():
+        if total > int(evidence.known.input(transfer_id)["amount"]):
+            yield f"{total} of {transfer_id} was given back, which is more than it was"
+
+
+def a_limit_holds(evidence: Evidence) -> Iterator[str]:
+    """Of what the limited wallet's owner paid to others, in all; what was given back may be paid again."""
+    paid = 0
+    for _, given in evidence.applied("transfer", "transfers", "transfers, all or none"):
+        paid += int(given["amount"]) if given["sourceWalletId"] == evidence.ledger.limited else 0
+    for _, given in evidence.applied("reversal"):
+        original = evidence.known.input(given["transferId"])
+        if original.get("sourceWalletId") == evidence.ledger.limited:
+            paid -= int(given.get("amount", original["amount"]))
+    if paid > TRANSFER_LIMIT:
+        yield f"{evidence.ledger.limited} paid {paid}, and may pay {TRANSFER_LIMIT}"
 
 
 def each_transfer_is_a_debit_and_a_credit(evidence: Evidence) -> Iterator[str]:
@@ -382,6 +466,11 @@ def every_event_has_its_effect_once(evidence: Evidence) -> Iterator[str]:
         yield f"{len(untold)} transfers were never told of, {min(untold)} for one"
 
 
+def the_ledger_verifies(evidence: Evidence) -> Iterator[str]:
+    if evidence.ledger.diverged:
+        yield evidence.ledger.diverged
+
+
 CHECKS: tuple[Callable[[Evidence], Iterator[str]], ...] = (
     every_acknowledged_operation_is_there_once,
     only_what_was_asked_for_is_there,
@@ -390,9 +479,13 @@ CHECKS: tuple[Callable[[Evidence], Iterator[str]], ...] = (
     every_operation_got_an_answer,
     no_answer_is_a_surprise,
     an_id_is_not_used_twice,
+    a_rehearsal_moves_nothing,
     sets_stand_or_fall_together,
     answers_show_what_is_stored,
     a_refusal_for_want_of_funds_is_true,
+    a_hold_is_spent_once,
+    reversals_give_back_no_more_than_there_was,
+    a_limit_holds,
     each_transfer_is_a_debit_and_a_credit,
     lines_add_up,
     money_is_neither_made_nor_lost,
@@ -402,7 +495,14 @@ CHECKS: tuple[Callable[[Evidence], Iterator[str]], ...] = (
     reads_show_lines_that_are_there,
     reads_show_transfers_that_are_there,
     every_event_has_its_effect_once,
+    the_ledger_verifies,
 )
+
+
+def _early(held: Mapping[str, Any], lines: Sequence[Line]) -> Iterator[str]:
+    due = datetime.fromisoformat(held["expiresAt"]) if "expiresAt" in held else None
+    if due is None or lines[0].at_ms < round(due.timestamp() * 1000):
+        yield f"the hold {held['id']} expired before its time, {due}"
 
 
 def _sums(moves: Sequence[Move]) -> dict[tuple[str, str], int]:

@@ -27,6 +27,9 @@ NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 NOTHING_DONE = ("UNAVAILABLE", "DEADLINE_EXCEEDED")
 REFUSED_CONNECTION, LOST = "REFUSED_CONNECTION", "CONNECTION_LOST"
 
+# What is asked under these names is not the operation that it looks like.
+REUSE, REHEARSAL = "reuse of an id", "rehearsal"
+
 FINISHED_WITHIN_S = 90.0
 BACK_OFF_S = 0.1
 
@@ -43,6 +46,7 @@ class Task:
     urls: Sequence[str]
     token: str
     wallets: Sequence[str]
+    dollars: Sequence[str]
     owners: Sequence[str]
     history: str
     until: float
@@ -97,10 +101,17 @@ class Session:
         self._service = service
         self._recorder = recorder
         self._rng = Random(f"{task.seed} {name}")
-        self._world = World(task.wallets, name.replace(".", "-"))
+        self._world = World(task.wallets, task.dollars, name.replace(".", "-"))
 
     async def run(self) -> None:
-        steps = {self._operate: 60, self._operate_twice: 10, self._ask_again: 6, self._reuse_an_id: 2, self._read: 22}
+        steps = {
+            self._operate: 60,
+            self._operate_twice: 10,
+            self._ask_again: 6,
+            self._reuse_an_id: 2,
+            self._rehearse: 2,
+            self._read: 20,
+        }
         while time.monotonic() < self._task.until:
             (step,) = self._rng.choices(list(steps), list(steps.values()))
             await step()
@@ -126,7 +137,13 @@ class Session:
         if singles:
             other = dict(self._rng.choice(singles)["input"])
             other["amount"] = str(int(other["amount"]) + 1)
-            await self._call(OPERATIONS["transfer"], {"input": other}, as_="reuse of an id")
+            await self._call(OPERATIONS["transfer"], {"input": other}, as_=REUSE)
+
+    async def _rehearse(self) -> None:
+        """A dry run has a verdict and no effect."""
+        operation, asked = self._drawn()
+        if isinstance(asked["input"], dict) and operation.name not in ("quote", "exchange"):
+            await self._call(operation, {"input": {**asked["input"], "dryRun": True}}, as_=REHEARSAL)
 
     async def _read(self) -> None:
         query = self._rng.choice(list(QUERIES.values()))

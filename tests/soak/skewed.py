@@ -9,6 +9,7 @@ import sys
 import time
 from datetime import UTC, datetime, timedelta, tzinfo
 from types import ModuleType
+from typing import Any
 
 from uvicorn.importer import import_from_string
 
@@ -27,13 +28,12 @@ class _AnyInstant(type):
 class SkewedDatetime(datetime, metaclass=_AnyInstant):
     """Stands in for `datetime` in modules that ask it for the time. What it makes are plain instants."""
 
+    def __new__(cls, *args: Any, **named: Any) -> datetime:  # type: ignore[misc]
+        return datetime(*args, **named)  # noqa: DTZ001  whatever was asked for
+
     @classmethod
     def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
         return datetime.now(tz) + AHEAD
-
-    @classmethod
-    def fromtimestamp(cls, timestamp: float, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
-        return datetime.fromtimestamp(timestamp, tz)
 
 
 def _skewed_now(self: clock.SystemClock) -> datetime:

@@ -14,11 +14,12 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import httpx
 
@@ -30,11 +31,23 @@ from tests.soak.client import Service, Session, Task
 from tests.soak.final import read_ledger, untold
 from tests.soak.history import Call, Read, Recorder, load
 from tests.soak.nemesis import Fault, torment
-from tests.soak.operations import CURRENCY, OPENING, OPERATIONS, deposit
+from tests.soak.operations import CURRENCY, OPENING, OPERATIONS, OTHER_CURRENCY, TRANSFER_LIMIT, deposit
 from tests.soak.stack import Stack, named, running
 
 OWNERS = tuple(f"p{n}" for n in range(8))
-WALLET = """mutation ($input: CreateWalletInput!) { createWallet(input: $input) { ... on Wallet { id } } }"""
+WALLET = """mutation ($input: CreateWalletInput!) { createWallet(input: $input) { __typename
+    ... on Wallet { id } ... on Problem { code message } } }"""
+SET_LIMIT = """mutation ($input: SetLimitInput!) { setLimit(input: $input) { __typename
+    ... on Problem { code message } } }"""
+LIMIT = {
+    "ownerId": OWNERS[0],
+    "source": "OPERATOR",
+    "operation": "TRANSFER",
+    "window": "LIFETIME",
+    "currency": CURRENCY,
+    "amount": str(TRANSFER_LIMIT),
+    "reason": "soak",
+}
 TOLD_WITHIN_S = 60.0
 SHOWN = 50
 
@@ -60,6 +73,7 @@ class Result:
     # Why calls, and reads, were not answered: each of them was asked again, with the same id.
     troubles: Counter[str]
     reads: int
+    accepted: Counter[str]  # by operation
     transfers: int
     took_s: float
     violations: Sequence[str]
@@ -68,7 +82,7 @@ class Result:
         return (
             f"seed {self.plan.seed}: {self.faults} faults in {self.took_s:.0f} s; calls: {_listed(self.outcomes)} "
             f"({_listed(self.troubles)}); {self.reads} reads; {self.transfers} transfers in the ledger; "
-            f"{len(self.violations)} violations"
+            f"accepted: {_listed(self.accepted)}; {len(self.violations)} violations"
         )
 
 
@@ -93,7 +107,7 @@ def run(plan: Plan, folder: Path) -> Result:
         asyncio.run(_settle(task, folder, load(folder)[0]))
         _wait_until_all_is_told(stack)
         stack.stop()
-        ledger = read_ledger(stack.mongo.url)
+        ledger = replace(read_ledger(stack.mongo.url), limited=task.wallets[0], diverged=asyncio.run(stack.diverged()))
     calls, reads = load(folder)
     return Result(
         plan=plan,
@@ -101,6 +115,7 @@ def run(plan: Plan, folder: Path) -> Result:
         outcomes=Counter(call.outcome for call in calls),
         troubles=_troubles(calls, reads),
         reads=len(reads),
+        accepted=Counter(op for _, op in {(call.id, call.op) for call in calls if call.outcome == "ok"}),
         transfers=len(ledger.transfers),
         took_s=time.monotonic() - begun,
         violations=violations(Evidence(calls, reads, ledger)),
@@ -115,6 +130,7 @@ async def _prepare(plan: Plan, stack: Stack) -> Task:
         urls=[server.url for server in stack.payments],
         token=stack.token,
         wallets=[],
+        dollars=[],
         owners=OWNERS,
         history="",
         until=time.monotonic() + plan.seconds,
@@ -122,10 +138,12 @@ async def _prepare(plan: Plan, stack: Stack) -> Task:
         watchful=plan.watchful,
     )
     async with _auditor(named(task, "setup", stack.folder)) as (session, service):
-        wallets = [await _open_wallet(service, owner) for owner in OWNERS]
+        wallets = [await _open_wallet(service, owner, CURRENCY) for owner in OWNERS]
+        dollars = [await _open_wallet(service, owner, OTHER_CURRENCY) for owner in OWNERS]
+        await _ask(service, SET_LIMIT, LIMIT)
         for n, wallet_id in enumerate(wallets):
             await session.until_answered(OPERATIONS["deposit"], deposit(f"opening-{n}", wallet_id, OPENING))
-    return replace(task, wallets=wallets)
+    return replace(task, wallets=wallets, dollars=dollars)
 
 
 @asynccontextmanager
@@ -137,11 +155,17 @@ async def _auditor(task: Task) -> AsyncIterator[tuple[Session, Service]]:
             yield Session(task.name, task, service, recorder), service
 
 
-async def _open_wallet(service: Service, owner: str) -> str:
-    answer = (await service.post(WALLET, {"input": {"ownerId": owner, "currency": CURRENCY}})).json()
-    assert "errors" not in answer, answer
-    wallet_id: str = answer["data"]["createWallet"]["id"]
+async def _open_wallet(service: Service, owner: str, currency: str) -> str:
+    wallet_id: str = (await _ask(service, WALLET, {"ownerId": owner, "currency": currency}))["id"]
     return wallet_id
+
+
+async def _ask(service: Service, document: str, given: Mapping[str, Any]) -> Any:
+    answer = (await service.post(document, {"input": given})).json()
+    assert "errors" not in answer, answer
+    data = next(iter(answer["data"].values()))
+    assert data["__typename"] != "Problem", data
+    return data
 
 
 def _work(plan: Plan, stack: Stack, task: Task, rng: Random) -> int:

@@ -17,16 +17,26 @@ import jwt
 import orjson
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from libs.core.config import Config
 from libs.core.events import Outbox
 from libs.core.mongo import Mongo
 from libs.core.redis import Redis
 from libs.core.tenants import Currency, Tenant, Tenants
 from scripts import embedded, issuer, stack
 from scripts.process import Failure, Server, free_port, spawn
+from services.payment.keys import JournalKeys
+from services.payment.settings import PaymentConfig
+from services.payment.verify import verify_all
 from tests.soak.client import Task
-from tests.soak.operations import CURRENCY, TENANT
+from tests.soak.operations import CURRENCY, OTHER_CURRENCY, RATE_PER_MILLE, TENANT, WITHDRAWAL_FEE
 
 A_DAY_S = 86_400
+JOURNAL_KEY = "the key of this soak"
+KEYS = JournalKeys(JOURNAL_KEY)
+CONFIG = {
+    "rates": {f"{CURRENCY}/{OTHER_CURRENCY}": {"rate": str(RATE_PER_MILLE / 1000)}},
+    "fees": [{"kind": "withdrawal", "currency": CURRENCY, "flat_minor": WITHDRAWAL_FEE, "payer": "added"}],
+}
 UP_WITHIN_S = 90.0
 
 
@@ -78,6 +88,13 @@ class Stack:
         command = (sys.executable, "-m", "tests.soak.client", str(path))
         return spawn(command, log=self.folder / f"{task.name}.log")
 
+    async def diverged(self) -> str:
+        """What `verify` finds wrong with the ledger, if anything."""
+        mongo = Mongo.connect(self.mongo.url, service="payment")
+        verified = await verify_all(mongo, KEYS.all)
+        await mongo.close()
+        return str(verified.divergence or "")
+
     def stop(self) -> None:
         for server in (self.counter, *self.payments):
             server.ask_to_stop()
@@ -107,6 +124,7 @@ def running(folder: Path, clocks_ahead_s: Sequence[float], **environment: str) -
             "TOKEN_ISSUER": issuer.ISSUER,
             "TOKEN_AUDIENCE": issuer.AUDIENCE,
             "DEFAULT_TENANT": TENANT,
+            "JOURNAL_KEY": JOURNAL_KEY,
             **environment,
         }
         payments = [_payment(folder, n, shared) for n in range(len(clocks_ahead_s))]
@@ -159,7 +177,7 @@ def _token(key: Ed25519PrivateKey) -> str:
         "aud": issuer.AUDIENCE,
         "sub": "olga",
         "tenant": TENANT,
-        "roles": ["operator"],
+        "roles": ["operator", "service"],
         "sid": "soak",
         "iat": now - A_DAY_S,
         "exp": now + A_DAY_S,
@@ -171,9 +189,11 @@ def _token(key: Ed25519PrivateKey) -> str:
 async def _create_tenant(environment: dict[str, str]) -> None:
     mongo = Mongo.connect(environment["MONGO_URL"], service="test")
     redis = Redis.connect(environment["REDIS_URL"])
-    currencies = {code: Currency(code, 2) for code in (CURRENCY, "USD")}
+    currencies = {code: Currency(code, 2) for code in (CURRENCY, OTHER_CURRENCY)}
     tenant = Tenant(id=TENANT, name=TENANT, currencies=currencies)
     await Tenants(mongo, redis, Outbox(mongo.core)).create(tenant, actor="test")
+    async with Config(mongo, redis, [PaymentConfig]) as config:
+        await config.set(PaymentConfig, CONFIG, actor="test", reason="soak", expected_version=0)
     await redis.close()
     await mongo.close()
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from tests.soak.checker import REUSE, Evidence, Ledger, Line, Moved, violations
+from tests.soak.checker import Evidence, Ledger, Line, Moved, violations
+from tests.soak.client import REHEARSAL, REUSE
 from tests.soak.history import NEVER, Call, Outcome, Read
-from tests.soak.operations import CURRENCY, NOSTRO, Asked, deposit
+from tests.soak.operations import CURRENCY, NOSTRO, TRANSFER_LIMIT, Asked, deposit, expiry_id
 
 ANN, BOB = "ann", "bob"
 
@@ -34,22 +35,31 @@ class Story:
         self.lines: list[Line] = []
         self.balances: dict[str, dict[str, int]] = {ANN: _empty(), BOB: _empty(), NOSTRO: _empty()}
 
-    def posts(self, operation_id: str, source: str, destination: str, amount: int, kind: str = "transfer") -> None:
+    def posts(
+        self,
+        operation_id: str,
+        source: str,
+        destination: str,
+        amount: int,
+        kind: str = "transfer",
+        buckets: tuple[str, str] = ("real", "real"),
+    ) -> None:
         self.transfers.append(Moved(operation_id, operation_id, kind, amount, CURRENCY))
-        for wallet, direction in ((source, "debit"), (destination, "credit")):
-            self.balances[wallet]["real"] += amount if direction == "credit" else -amount
+        for wallet, direction, bucket in zip((source, destination), ("debit", "credit"), buckets, strict=True):
+            self.balances[wallet][bucket] += amount if direction == "credit" else -amount
             position = 1 + sum(line.wallet == wallet for line in self.lines)
+            sequence = 1 + sum((line.wallet, line.bucket) == (wallet, bucket) for line in self.lines)
             self.lines.append(
                 Line(
                     id=f"{wallet}:{position:012d}",
                     wallet=wallet,
                     wallet_id=wallet,
-                    bucket="real",
+                    bucket=bucket,
                     direction=direction,
                     amount=amount,
                     currency=CURRENCY,
-                    balance_after=self.balances[wallet]["real"],
-                    sequence=position,
+                    balance_after=self.balances[wallet][bucket],
+                    sequence=sequence,
                     position=position,
                     transfer_id=operation_id,
                     at_ms=1_000 + len(self.lines),
@@ -69,6 +79,12 @@ class Story:
         client, call = "c0.0", f"c0.0/{len(self.calls) + 1}"
         self.calls.append(Call(client, call, op, operation_id, asked, *at, outcome, {"outcome": outcome, **answer}))
         return self.calls[-1]
+
+    def captures(self, operation_id: str, amount: int, at: tuple[int, int]) -> None:
+        """For Bob, of the hold h1."""
+        self.posts(operation_id, ANN, BOB, amount, kind="capture", buckets=("locked", "real"))
+        given = {"id": operation_id, "holdId": "h1", "amount": str(amount), "destinationWalletId": BOB, "final": False}
+        self.asks("capture", {"input": given}, at)
 
     def reads_wallet(self, wallet: str, real: int, at: tuple[int, int], client: str = "c1.0") -> None:
         seen = {"id": wallet, "balance": {"real": str(real), "bonus": "0", "locked": "0"}}
@@ -258,6 +274,75 @@ class TestMoney:
     def test_a_line_dated_before_its_predecessor(self, story: Story) -> None:
         story.bends(-1, at_ms=1)
         assert story.found() == ["a_wallets_time_does_not_run_backwards"]
+
+
+class TestOperationsOfSeveralSteps:
+    def test_of_which_one_is_missing(self, story: Story) -> None:
+        """A withdrawal without its fee."""
+        story.posts("w1", ANN, NOSTRO, 10, kind="withdrawal")
+        story.asks("withdrawal", deposit("w1", ANN, 10), (60, 70))
+        assert story.found() == ["each_operation_moves_what_it_says"]
+
+    def test_a_rehearsal_that_was_performed(self, story: Story) -> None:
+        story.posts("t2", ANN, BOB, 1)
+        story.asks(REHEARSAL, {"input": transfer("t2", ANN, BOB, 1)}, (60, 70))
+        assert "a_rehearsal_moves_nothing" in story.found()
+
+
+class TestHolds:
+    @pytest.fixture
+    def held(self, story: Story) -> Story:
+        """Of Ann's 70, 20 are held, and Bob has captured 15 of them."""
+        story.posts("h1", ANN, ANN, 20, kind="hold", buckets=("real", "locked"))
+        asked = {
+            "id": "h1",
+            "walletId": ANN,
+            "amount": "20",
+            "purpose": "TRANSFER",
+            "expiresAt": "1970-01-01T00:00:02Z",
+        }
+        story.asks("hold", {"input": asked}, (60, 70))
+        story.captures("c1", 15, (71, 80))
+        return story
+
+    def test_captured_in_part(self, held: Story) -> None:
+        assert held.found() == []
+
+    def test_captured_twice(self, held: Story) -> None:
+        held.captures("c2", 15, (81, 90))
+        assert "a_hold_is_spent_once" in held.found()
+
+    def test_captured_and_voided(self, held: Story) -> None:
+        held.posts("v1", ANN, ANN, 20, kind="void", buckets=("locked", "real"))
+        held.asks("void", {"input": {"id": "v1", "holdId": "h1"}}, (81, 90))
+        assert "a_hold_is_spent_once" in held.found()
+
+    def test_expired_before_its_time(self, held: Story) -> None:
+        held.posts(expiry_id("h1"), ANN, ANN, 5, kind="expiry", buckets=("locked", "real"))
+        assert held.found() == ["only_what_was_asked_for_is_there"]
+
+
+class TestReversals:
+    def test_of_more_than_there_was(self, story: Story) -> None:
+        for number, part in enumerate((20, 20)):
+            reversal = {"id": f"r{number}", "transferId": "t1", "amount": str(part)}
+            story.posts(reversal["id"], BOB, ANN, part, kind="reversal")
+            story.asks("reversal", {"input": reversal}, (60 + 20 * number, 70 + 20 * number))
+        assert story.found() == ["reversals_give_back_no_more_than_there_was"]
+
+
+class TestLimits:
+    def test_exceeded(self, story: Story) -> None:
+        story.posts("d3", NOSTRO, ANN, TRANSFER_LIMIT, kind="deposit")
+        story.asks("deposit", deposit("d3", ANN, TRANSFER_LIMIT), (60, 70))
+        story.posts("t2", ANN, BOB, TRANSFER_LIMIT)
+        story.asks("transfer", {"input": transfer("t2", ANN, BOB, TRANSFER_LIMIT)}, (71, 80))
+        assert story.found(limited=ANN) == ["a_limit_holds"]
+
+
+class TestVerification:
+    def test_that_found_something(self, story: Story) -> None:
+        assert story.found(diverged="balance differs: …") == ["the_ledger_verifies"]
 
 
 class TestReads:
