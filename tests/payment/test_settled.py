@@ -143,7 +143,7 @@ class TestAProcessThatDied:
         assert await listed(payment_db) == ["t1"]
         retired = await leases.find_one({"_id": "lane-1"})
         assert retired
-        assert (retired["expires_at"], retired["token"]) == (None, asleep["token"] + 1)
+        assert (retired["retired"], retired["token"]) == (True, asleep["token"] + 1)
         await post(other, "t2", *pair)  # in a lane that it takes anew
         await eventually(lambda: _all_listed(payment_db, {"t2"}))
 

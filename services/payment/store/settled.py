@@ -6,6 +6,7 @@ group, or, while it is idle, one that it has promised to stay behind of. What al
 
     at          no later group of this lane bears this instant, or an earlier one; null while the lane is being taken
     closed_at   what `at` was before that
+    retired     true once it was seen to that the process which had it cannot commit any more
 
 A lane is in use until it was released, taken over, or retired here, which all three fence off the process that had it:
 that its lease has expired does not keep a process, woken from a long sleep, from committing what it had begun.
@@ -25,7 +26,7 @@ from libs.core.mongo import Database, Document
 from services.payment.domain.book import TICK
 
 # What a lease is given when a lane is taken.
-TAKING: Document = {"at": None, "closed_at": {"$max": ["$closed_at", "$at"]}}
+TAKING: Document = {"at": None, "closed_at": {"$max": ["$closed_at", "$at"]}, "retired": False}
 _LANES = {"_id": {"$gte": "lane-", "$lt": "lane."}}
 # A process whose clock is further ahead of MongoDB's is not followed: what it commits is listed when its time has come.
 TOLERATED_SKEW = timedelta(seconds=5)
@@ -43,7 +44,7 @@ async def settled_until(database: Database) -> datetime:
     give_up_at = monotonic() + _TAKEN_WITHIN_S
     while True:
         lanes = await _lanes(database)
-        in_use = [lane for lane in lanes if lane["expires_at"] and not await _retired(database, lane)]
+        in_use = [lane for lane in lanes if not await _out_of_use(database, lane)]
         if all(lane.get("at") for lane in in_use):
             passed: list[datetime] = [lane["at"] for lane in in_use]
             return min([_latest(lanes), *passed])
@@ -62,7 +63,7 @@ async def first_promise(database: Database, now: datetime) -> datetime:
 
 
 async def _lanes(database: Database) -> list[Document]:
-    fields = {"at": 1, "closed_at": 1, "token": 1, "expires_at": 1, "now": "$$NOW"}
+    fields = {"at": 1, "closed_at": 1, "token": 1, "expires_at": 1, "retired": 1, "now": "$$NOW"}
     return await (await database[LEASES].aggregate([{"$match": _LANES}, {"$project": fields}])).to_list()
 
 
@@ -75,14 +76,16 @@ def _latest(lanes: Sequence[Document]) -> datetime:
     return min(max(passed), now + TOLERATED_SKEW)
 
 
-async def _retired(database: Database, lane: Document) -> bool:
+async def _out_of_use(database: Database, lane: Document) -> bool:
     """Sees to it that the process of an expired lease, should it wake up, cannot commit any more."""
+    if lane.get("expires_at") is None or lane.get("retired"):
+        return True
     if lane["expires_at"] > lane["now"]:
         return False
     expired = {"_id": lane["_id"], "token": lane["token"], "$expr": {"$lte": ["$expires_at", "$$NOW"]}}
     try:
         with pymongo.timeout(_RETIRED_WITHIN_S):
-            retire = {"$set": {"expires_at": None}, "$inc": {"token": 1}}
+            retire = {"$set": {"retired": True}, "$inc": {"token": 1}}
             return bool((await database[LEASES].update_one(expired, retire)).matched_count)
     except PyMongoError as error:
         if error.timeout:  # a transaction that was left open has it
