@@ -221,11 +221,14 @@ class Book:
         return outcomes[0]
 
     def _access_refusal(self, operation: Operation, at: datetime) -> Refusal | None:
+        terms = operation.terms
+        if isinstance(terms, Reverse) and f"{operation.tenant_id}:{terms.transfer_id}" not in self.transfers:
+            return refusals.transfer_not_found(terms.transfer_id)
         for leg in operation.legs:
             source, destination = (self._wallet(operation, leg, end, at) for end in (leg.source, leg.destination))
             if source is None or destination is None or not _may_act(operation, leg, source, destination):
-                if isinstance(operation.terms, Capture | Release):
-                    return refusals.hold_not_found(operation.terms.hold_id)
+                if isinstance(terms, Capture | Release):
+                    return refusals.hold_not_found(terms.hold_id)
                 return refusals.wallet_not_found(operation)
         return None
 
@@ -240,7 +243,7 @@ class Book:
             case Capture(hold_id) | Release(hold_id):
                 return self._hold_refusal(operation, self.holds.get(f"{operation.tenant_id}:{hold_id}"))
             case Reverse(transfer_id):
-                return self._reversal_refusal(operation, self.transfers.get(f"{operation.tenant_id}:{transfer_id}"))
+                return self._reversal_refusal(operation, self.transfers[f"{operation.tenant_id}:{transfer_id}"])
 
     def _hold_refusal(self, operation: Operation, hold: Hold | None) -> Refusal | None:
         assert isinstance(operation.terms, Capture | Release)
@@ -252,10 +255,7 @@ class Book:
             return refusals.hold_exceeded(hold, operation.money)
         return None
 
-    def _reversal_refusal(self, operation: Operation, original: Transfer | None) -> Refusal | None:
-        assert isinstance(operation.terms, Reverse)
-        if original is None:
-            return refusals.transfer_not_found(operation.terms.transfer_id)
+    def _reversal_refusal(self, operation: Operation, original: Transfer) -> Refusal | None:
         if original.kind not in REVERSIBLE:
             return refusals.not_reversible(original)
         already = self.reversed.get(original.key, 0)
@@ -482,7 +482,7 @@ class Book:
             actor=operation.actor,
             reference=operation.reference,
             metadata=operation.metadata,
-            fingerprint=operation.fingerprint,
+            fingerprint=operation.fingerprint(),
             operation_id=operation.id,
             leg=number,
             legs=len(legs),
@@ -566,12 +566,13 @@ def _counted(operation: Operation) -> int:
     """What counts against limits: what was asked for before a fee, or all of a stake that is not bonus money."""
     if operation.asked:
         return operation.asked.amount_minor
-    kind = operation.legs[0].kind
-    return sum(
-        leg.money.amount_minor
-        for leg in operation.legs
-        if leg.kind is kind and Bucket.BONUS not in (leg.source.bucket, leg.destination.bucket)
-    )
+    first, *others = operation.legs
+    return _real(first) + sum(_real(leg) for leg in others if leg.kind is first.kind) if others else _real(first)
+
+
+def _real(leg: Leg) -> int:
+    bonus = leg.source.bucket is Bucket.BONUS or leg.destination.bucket is Bucket.BONUS
+    return 0 if bonus else leg.money.amount_minor
 
 
 def _among_own(kind: str, source: Wallet, destination: Wallet) -> bool:
@@ -638,7 +639,7 @@ def _owned(wallet: Wallet) -> int:
 
 def _replay(operation: Operation, stored: Transfer) -> Outcome:
     """The stored outcome for the same content; to a caller who may not see the original, the id is simply taken."""
-    same = operation.fingerprint == stored.fingerprint and stored.leg == 0
+    same = operation.fingerprint() == stored.fingerprint and stored.leg == 0
     if same and (operation.actor == stored.actor or stored.visible_to(operation.sight)):
         return stored
     return refusals.idempotency_mismatch(operation)
