@@ -535,6 +535,21 @@ class TestDisagreed:
         _, model = play([turn(ask("win", amount=30)), turn(ask("reverse", amount=30), wait_s=86_400)], [])
         assert [use.amount for use in model.uses if use.operation == "loss"] == [-30, 30]
 
+    def test_what_was_held_for_a_transfer_to_oneself_is_given_back_when_its_capture_is_reversed(self) -> None:
+        held, captured = ask("hold", nth=2), ask("capture", other=2, lot="l2")
+        _, model = play([turn(held), turn(captured), turn(ask("reverse"))], [])
+        assert [use.amount for use in model.uses if use.operation == "transfer"] == [10, -10]
+
+    def test_overdue_holds_are_released_in_the_order_in_which_they_came_due(self) -> None:
+        later, sooner = (ask("hold", flag=True, seconds=seconds) for seconds in (3600, 60))
+        _, model = play([turn(later), turn(sooner), turn(ask("transfer", amount=50), wait_s=7200)], [])
+        assert [move.id for move in model.moves[-3:]] == ["o6-0.expiry", "o5-0.expiry", "o7-0"]
+
+    def test_two_buckets_that_are_full_do_not_fail_the_group(self) -> None:
+        asked = [("win", INT64_MAX - 50), ("hold", INT64_MAX), ("grant", INT64_MAX), ("convert", INT64_MAX)]
+        shelf, _ = play([turn(ask(what, amount=amount)) for what, amount in asked], HUGE, counters=False)
+        assert shelf.wallets[WALLETS[0].key].total == 2 * INT64_MAX
+
 
 class TestBook:
     @settings(max_examples=100, deadline=None)

@@ -194,7 +194,7 @@ class Book:
             if wallet is None or wallet.hold_due is None or wallet.hold_due > at:
                 continue
             still_open = [h for h in self.holds.values() if h.wallet_key == wallet.key and h.status == HoldStatus.OPEN]
-            for hold in still_open:
+            for hold in sorted(still_open, key=lambda hold: (hold.expires_at, hold.id)):
                 if hold.expires_at <= at:
                     self._decide(expiry(hold), at)
             wallet.hold_due = min((h.expires_at for h in still_open if h.status == HoldStatus.OPEN), default=None)
@@ -381,7 +381,9 @@ class Book:
         account = self.account_of(wallet.tenant_id, wallet.owner_id, at)
         limits = in_force(account.limits, self._rules.limits(wallet.tenant_id), at)
         if any(limit.operation is LimitOperation.BALANCE for limit in limits):
-            note_balance(account.counters, wallet.category, wallet.currency, _owned(wallet))
+            # Two buckets that are full are more than can be stored, and would fail the whole group.
+            noted = min(_owned(wallet), INT64_MAX)
+            note_balance(account.counters, wallet.category, wallet.currency, noted)
             self.changes.accounts.add(account.key)
 
     def _apply_terms(self, operation: Operation, leg: Leg, source: Wallet, at: datetime) -> None:
@@ -437,9 +439,10 @@ class Book:
         wallet = self.wallets.get(line.wallet_key)
         if wallet and not wallet.is_system and line.bucket != Bucket.BONUS:
             hold = self.holds.get(f"{original.tenant_id}:{original.hold_id}")
-            kind, counted_at = (hold.purpose, hold.placed_at) if hold else (original.kind, original.at)
-            if kind != K.TRANSFER or original.credit.owner_id != original.debit.owner_id:
-                self._give_back(wallet, kind, amount, counted_at, at)
+            if hold:
+                self._give_back(wallet, hold.purpose, amount, hold.placed_at, at)
+            elif original.kind != K.TRANSFER or original.credit.owner_id != original.debit.owner_id:
+                self._give_back(wallet, original.kind, amount, original.at, at)
 
     def _give_back(self, wallet: Wallet, kind: str, amount: int, counted_at: datetime, at: datetime) -> None:
         account = self.account_of(wallet.tenant_id, wallet.owner_id, at)
