@@ -127,6 +127,8 @@ class TestSoundLedger:
         for document in documents["transfers"]:
             assert raw.is_cut_out(document, *documents["transactions"])
             assert raw.movement_of(document) == raw._decoded_movement(raw.decoded(document))
+        entries = [e async for b in raw.entries_of_wallets(payment_db.db, None, None) for e in raw.entries_in(b)]
+        assert [int(entry[0]) for entry in entries] == list(range(len(documents["transactions"])))
         for line in documents["transactions"]:
             assert raw.line_of(line) == raw._decoded_line(raw.decoded(line))
 

@@ -10,15 +10,11 @@ from services.payment.domain.journal import GENESIS, merkle_root, split
 from services.payment.keys import is_signed
 from services.payment.store import journal, raw
 from services.payment.store.journal import SignedHead, StoredBlock, Tip
-from services.payment.store.raw import End, Line, Movement
+from services.payment.store.raw import End, Line, Named
 from services.payment.verify.divergence import Diverged, Kind
 
 # One round of queries, and what is held in memory at once.
 RANGE_TRANSFERS = 5_000
-
-
-# What a transfer says, and the keys of the two lines that it names.
-Named = tuple[Movement, bytes, bytes]
 
 
 @dataclass(slots=True)
@@ -203,7 +199,7 @@ async def _verify_range(database: Database, blocks: Sequence[StoredBlock], place
     keys = [key.encode() for stored in blocks for key in stored.transfers]
     transfers = await raw.by_key(database, "transfers", keys)
     started = thread_time()
-    named = {key: _with_line_keys(raw.movement_of(document)) for key, document in transfers.items()}
+    named = {key: raw.named_by(document) for key, document in transfers.items()}
     line_keys = [key for _, *keys_ in named.values() for key in keys_]
     spent.cpu_s += thread_time() - started
     documents = await raw.by_key(database, "transactions", line_keys)
@@ -215,11 +211,6 @@ async def _verify_range(database: Database, blocks: Sequence[StoredBlock], place
     spent.transfers += len(keys)
     place.sequence, place.hash = blocks[-1].block.sequence, blocks[-1].hash
     return Range(len(keys), lines)
-
-
-def _with_line_keys(movement: Movement) -> Named:
-    debit, credit = movement[3], movement[4]
-    return movement, raw.line_key(debit[0], raw.number(debit[4])), raw.line_key(credit[0], raw.number(credit[4]))
 
 
 def check_block(

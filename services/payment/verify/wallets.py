@@ -33,7 +33,7 @@ async def rebuild_wallets(mongo: Mongo, spent: Spent) -> AsyncIterator[int]:
         rows = await _whole_wallets(mongo, after=after, limit=WALLETS_AT_ONCE)
         until = rows[-1]["_id"] if len(rows) == WALLETS_AT_ONCE else None
         rebuilding = Rebuilding(rows)
-        async for batch in raw.lines_of_wallets(mongo.db, after, until):
+        async for batch in raw.entries_of_wallets(mongo.db, after, until):
             started = thread_time()
             count = rebuilding.take(batch)
             spent.cpu_s += thread_time() - started
@@ -59,28 +59,27 @@ class Rebuilding:
 
     def take(self, batch: bytes) -> int:
         """How many lines there were. Their order is that of the index, so a bucket may go on in the next batch."""
-        count, line_of, unpack = 0, raw.line_of, _NUMBERS.unpack
-        for _, document in raw.documents_in(batch):
-            count += 1
-            line = line_of(document)
-            if (line[0], line[1]) != self._at:
+        entries, numbers_of = raw.entries_in(batch), raw.numbers_of
+        for entry in entries:
+            _, wallet, bucket, direction, _, lot = entry
+            if bucket != self._at[1] or wallet != self._at[0]:
                 self._leave()
-                self._enter(line)
-            sequence, amount, balance = unpack(line[5] + line[7] + line[8])
+                self._enter(wallet, bucket)
+            sequence, position, amount, balance = numbers_of(entry)
             if sequence != self._sequence:
                 if sequence > self._sequence:
-                    self._newer(line, sequence)
+                    self._newer(wallet, position)
                     continue
-                raise _missing(line[0], line[1], self._sequence)
+                raise _missing(wallet, bucket, self._sequence)
             if balance != self._balance:
-                raise self._differs(line, balance)
-            signed = amount if line[2] == b"credit" else -amount
+                raise self._differs(wallet, balance)
+            signed = amount if direction == b"credit" else -amount
             self._sequence = sequence - 1
             self._balance = balance - signed
-            if line[9]:
-                lots = self._lots.setdefault(line[0], {})
-                lots[line[9]] = lots.get(line[9], 0) + signed
-        return count
+            if lot:
+                lots = self._lots.setdefault(wallet, {})
+                lots[lot] = lots.get(lot, 0) + signed
+        return len(entries)
 
     def finish(self) -> None:
         """After the last line: nothing is missing that a wallet tells of."""
@@ -98,11 +97,11 @@ class Rebuilding:
                 where = f"lots of wallet {key.decode()}"
                 raise Diverged(Kind.LOTS_DIFFER, where, lots, row.get("lots", {}), row["tenant_id"])
 
-    def _enter(self, line: Line) -> None:
-        row, bucket = self._rows.get(line[0], _NEW), line[1].decode()
-        self._at = (line[0], line[1])
+    def _enter(self, wallet: bytes, bucket: bytes) -> None:
+        row, name = self._rows.get(wallet, _NEW), bucket.decode()
+        self._at = (wallet, bucket)
         self._met.add(self._at)
-        self._sequence, self._balance = row["sequences"].get(bucket, 0), row["buckets"].get(bucket, 0)
+        self._sequence, self._balance = row["sequences"].get(name, 0), row["buckets"].get(name, 0)
 
     def _leave(self) -> None:
         if self._sequence:
@@ -111,12 +110,12 @@ class Rebuilding:
             where = f"transaction 1 of {_bucket(*self._at)}"
             raise Diverged(Kind.TRANSACTION_ALTERED, where, "to begin at 0", self._balance, _tenant(self._at[0]))
 
-    def _newer(self, line: Line, sequence: int) -> None:
-        key = line[0].decode()
-        self.newer[key] = max(self.newer.get(key, 0), raw.number(line[6]))
+    def _newer(self, wallet: bytes, position: int) -> None:
+        key = wallet.decode()
+        self.newer[key] = max(self.newer.get(key, 0), position)
 
-    def _differs(self, line: Line, balance: int) -> Diverged:
-        row, bucket = self._rows[line[0]], line[1].decode()
+    def _differs(self, wallet: bytes, balance: int) -> Diverged:
+        row, bucket = self._rows[wallet], self._at[1].decode()
         if self._sequence == row["sequences"][bucket]:
             return Diverged(Kind.BALANCE_DIFFERS, _bucket(*self._at), balance, self._balance, row["tenant_id"])
         where = f"transaction {self._sequence} of {_bucket(*self._at)}"
