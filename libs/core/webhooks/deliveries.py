@@ -13,7 +13,6 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from pymongo import ReturnDocument
 from pymongo.errors import BulkWriteError
 
 from libs.core.clock import Clock
@@ -114,16 +113,23 @@ class Deliveries:
         keys: list[str] = await self._documents.distinct("endpoint", due)
         return keys
 
-    async def claim(self, endpoint: str) -> Claimed | None:
-        """The one of this endpoint that is due the longest, if any. It is the caller's for `claim_s` seconds."""
+    async def claim(self, endpoint: str, count: int) -> list[Claimed]:
+        """Those of this endpoint that are due the longest, `count` at most: the caller's for `claim_s` seconds.
+
+        Several at once, since processes that each want the first one get in each other's way.
+        """
         now, claim = self._clock.now(), new_id()
-        row = await self._documents.find_one_and_update(
-            {"endpoint": endpoint, "due_at": {"$lte": now}},
-            {"$set": {"due_at": now + self._claim, "claim": claim}},
-            sort=[("due_at", 1), ("event_at", 1)],
-            return_document=ReturnDocument.AFTER,
-        )
-        return Claimed(delivery_from(row), row["body"], claim) if row else None
+        due = {"endpoint": endpoint, "due_at": {"$lte": now}}
+        rows = await self._documents.find(due).sort([("due_at", 1), ("event_at", 1)]).limit(count).to_list()
+        wanted = {"_id": {"$in": [row["_id"] for row in rows]}}
+        if not rows:
+            return []
+        taken = {"$set": {"due_at": now + self._claim, "claim": claim}}
+        result = await self._documents.update_many({**wanted, **due}, taken)
+        if result.modified_count < len(rows):  # somebody else was quicker with some
+            ours = {row["_id"] async for row in self._documents.find({**wanted, "claim": claim}, {"_id": 1})}
+            rows = [row for row in rows if row["_id"] in ours]
+        return [Claimed(delivery_from(row), row["body"], claim) for row in rows]
 
     async def record(
         self, claimed: Claimed, attempt: Attempt, status: DeliveryStatus, due_at: datetime | None = None

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import structlog
 from pymongo import ReturnDocument
@@ -406,7 +406,6 @@ def endpoint_key(tenant_id: str, endpoint_id: str) -> str:
 
 
 def endpoint_from(row: Document) -> Endpoint:
-    assert row["disabled_reason"] in (None, *get_args(DisabledReason))
     return Endpoint(
         key=row["_id"],
         id=row["id"],

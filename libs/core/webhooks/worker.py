@@ -5,14 +5,15 @@ these up to a tenth more or less: 12 attempts in 21 hours and 43 minutes, 23 hou
 `Retry-After` of up to an hour is waited for if it is later than that. After a day a delivery has failed for good, and
 if nothing else reached its endpoint in that day, the endpoint is disabled. 410 disables it at once.
 
-**Nobody waits for somebody else's receiver.** Each endpoint has senders of its own, one to 8 in a process: one more
-with each success, back to one with a failure, and none for up to a minute after several failures in a row. All share
-100 slots, which are given in the order of asking, so that an endpoint with much to send is served in turns.
+**Nobody waits for somebody else's receiver.** Each endpoint is sent to by itself, one at first, twice as many at once
+with each success, up to 8 in a process; one again after a failure, and none for up to a minute after several in a row.
+All share 100 slots, given in the order of asking, so that an endpoint with much to send is served in turns.
 """
 
 import asyncio
 import random
-from contextlib import suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Self
@@ -68,25 +69,26 @@ def next_attempt_at(now: datetime, tries: int, started_at: datetime, asked_for_s
 
 @dataclass(slots=True)
 class _Line:
-    """What this process knows of one endpoint."""
+    """What this process knows of one endpoint. `width`: how many to send at once. `again`: more came meanwhile."""
 
-    senders: int = 0
+    busy: bool = False
+    again: bool = False
+    width: int = 1
     failures: int = 0
     rests_until: datetime = _LONG_AGO
     success_noted_at: datetime = _LONG_AGO
     backlog_counted_at: datetime = _LONG_AGO
 
-    def full(self, now: datetime) -> bool:
-        return now < self.rests_until or self.senders >= (1 if self.failures else SLOTS_PER_ENDPOINT)
+    def resting(self, now: datetime) -> bool:
+        return now < self.rests_until
 
     def forgettable(self, now: datetime) -> bool:
-        return not self.senders and now > max(self.rests_until, self.backlog_counted_at + _LOOK_AFTER_EVERY)
+        return not self.busy and now > max(self.rests_until, self.backlog_counted_at + _LOOK_AFTER_EVERY)
 
-    def succeeded(self) -> None:
-        self.failures, self.rests_until = 0, _LONG_AGO
-
-    def failed(self, now: datetime) -> None:
-        self.failures += 1
+    def learn(self, arrived: Sequence[bool], now: datetime) -> None:
+        """From what was sent at once. A rest is for a receiver that takes nothing, and not for one bad event."""
+        self.width = min(SLOTS_PER_ENDPOINT, 2 * self.width) if all(arrived) else 1
+        self.failures = 0 if any(arrived) else self.failures + 1
         if self.failures >= _FAILURES_BEFORE_REST:
             rest_s = min(_LONGEST_REST_S, 2.0 ** min(self.failures - _FAILURES_BEFORE_REST, 10))
             self.rests_until = now + timedelta(seconds=rest_s)
@@ -129,7 +131,7 @@ class Worker:
             wait_s = self._poll_s
             try:
                 await self._start_due()
-            except PyMongoError as error:
+            except Exception as error:  # whatever it is, sending must go on once it is over
                 log.warning("webhooks wait", error=repr(error)[:200])
                 wait_s = _AFTER_TROUBLE_S
             with suppress(TimeoutError):
@@ -140,65 +142,88 @@ class Worker:
         now = self._clock.now()
         for key in [key for key, line in self._lines.items() if line.forgettable(now)]:
             del self._lines[key]
-        full = [key for key, line in self._lines.items() if line.full(now)]
-        due = await self._deliveries.endpoints_due(but=full)
+        due = await self._deliveries.endpoints_due(but=[k for k, line in self._lines.items() if line.resting(now)])
         random.shuffle(due)
         for key in due:
             self._start(key)
 
     def _start(self, key: str) -> None:
         line = self._lines.setdefault(key, _Line())
-        if self._stopping or line.full(self._clock.now()):
+        if line.busy or self._stopping:
+            line.again = True
             return
-        line.senders += 1
+        line.busy = True
         sending = asyncio.create_task(self._send_all(key, line), name="webhooks of an endpoint")
         self._sending.add(sending)
         sending.add_done_callback(self._sending.discard)
 
     async def _send_all(self, key: str, line: _Line) -> None:
-        """Until nothing is due, or the endpoint fails and somebody else is at it, or has to rest."""
+        """Until nothing is due, or the endpoint has to rest."""
         try:
-            while not self._stopping:
-                async with self._slots:
-                    claimed = await self._deliveries.claim(key)
-                    if claimed is None:
-                        return
-                    await self._deliver(claimed, line)
-                if self._clock.now() < line.rests_until or (line.failures and line.senders > 1):
+            while not (self._stopping or line.resting(self._clock.now())):
+                line.again = False
+                if not await self._send_some(key, line) and not line.again:
                     return
-                self._start(key)
-        except PyMongoError as error:  # what is claimed is claimed by somebody again, later
+        except PyMongoError as error:
             log.warning("webhooks of an endpoint wait", endpoint=key, error=repr(error)[:200])
+        except Exception:  # a document that a hand has broken: it is claimed again later, and others until then
+            log.exception("a webhook cannot be sent", endpoint=key)
         finally:
-            line.senders -= 1
+            line.busy = False
 
-    async def _deliver(self, claimed: Claimed, line: _Line) -> None:
+    async def _send_some(self, key: str, line: _Line) -> int:
+        """As many at once as the endpoint has shown to bear, and as there are slots for; how many that were."""
+        async with self._some_slots(line.width) as slots:
+            claimed = await self._deliveries.claim(key, slots)
+            endpoint = await self._endpoints.by_key(key) if claimed else None
+            sending = (self._deliver(endpoint, one, line) for one in claimed)
+            results = await asyncio.gather(*sending, return_exceptions=True)
+            if arrived := [result for result in results if isinstance(result, bool)]:
+                line.learn(arrived, self._clock.now())
+            for result in results:
+                if isinstance(result, BaseException):
+                    raise result
+            return len(claimed)
+
+    @asynccontextmanager
+    async def _some_slots(self, wanted: int) -> AsyncIterator[int]:
+        """Waits for one, in its turn, and takes more if they are free. Slots come first, because a claim runs out."""
+        await self._slots.acquire()
+        taken = 1
         try:
-            endpoint = await self._endpoints.by_key(claimed.delivery.endpoint_key)
+            while taken < wanted and not self._slots.locked():
+                await self._slots.acquire()
+                taken += 1
+            yield taken
+        finally:
+            for _ in range(taken):
+                self._slots.release()
+
+    async def _deliver(self, endpoint: Endpoint | None, claimed: Claimed, line: _Line) -> bool | None:
+        """Whether it arrived; None if it was not sent."""
+        try:
             if endpoint is None or not endpoint.enabled:
                 await self._deliveries.give_up(claimed, DISABLED if endpoint else "the endpoint was deleted")
-                return
-            await self._attempt(endpoint, claimed, line)
+                return None
+            return await self._attempt(endpoint, claimed, line)
         except Misconfigured as error:  # ours, and not the receiver's: it costs none of the attempts
             log.error("webhook cannot be signed", endpoint=claimed.delivery.endpoint_key, error=error.message)
             await self._deliveries.put_back(claimed, after_s=_OUR_FAULT_S)
+            return None
         except asyncio.CancelledError:
             await self._deliveries.put_back(claimed)
             raise
 
-    async def _attempt(self, endpoint: Endpoint, claimed: Claimed, line: _Line) -> None:
+    async def _attempt(self, endpoint: Endpoint, claimed: Claimed, line: _Line) -> bool:
         at = self._clock.now()
         headers = signed_headers(self._endpoints.keys_of(endpoint), claimed.delivery.event_id, at, claimed.body)
         answer = await self._sender.post(endpoint.url, headers, claimed.body)
         ATTEMPTS.labels("ok" if answer.ok else "failed").inc()
         SECONDS.observe(answer.took_ms / 1000)
-        if answer.ok:
-            line.succeeded()
-        else:
-            line.failed(self._clock.now())
         attempt = Attempt(at, answer.took_ms, answer.status, answer.error, answer.body)
         await self._record(endpoint, claimed, answer, attempt)
         await self._look_after(endpoint, answer, line)
+        return answer.ok
 
     async def _record(self, endpoint: Endpoint, claimed: Claimed, answer: Answer, attempt: Attempt) -> None:
         if answer.ok:

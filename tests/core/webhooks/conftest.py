@@ -70,6 +70,10 @@ class World:
         await (self._here or self.made()).enqueue([made])
         return made
 
+    def idle(self) -> bool:
+        """Whether what was sent is noted too, so that the clock may go on."""
+        return self._here is None or not any(line.busy for line in self._here._worker._lines.values())
+
     async def deliveries(self, **where: Any) -> list[Delivery]:
         rows = self.mongo.db.webhook_deliveries.find(where).sort("created_at", 1)
         return [delivery_from(row) async for row in rows]

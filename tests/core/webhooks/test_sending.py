@@ -165,4 +165,5 @@ async def fail_for_a_day(world: World) -> None:
     """The world's only delivery, through its whole schedule."""
     for tries in range(1, len(RETRY_AFTER_S) + 2):
         await eventually(lambda tries=tries: attempted(world, tries))  # type: ignore[misc]
+        await eventually(world.idle)
         world.clock.advance(seconds=RETRY_AFTER_S[min(tries, len(RETRY_AFTER_S)) - 1] * 1.11)

@@ -63,6 +63,8 @@ class TestUrls:
             ("https://exam%70le.com/", "URL"),
             ("https://example.com\\@127.0.0.1/", "URL"),
             ("https://[::1/", "URL"),
+            ("https://１２７.0.0.1/", "URL"),
+            ("https://ⓛocalhost/", "URL"),
             ("https://" + "a" * 300 + ".com/", "URL"),
             ("https://example.com/" + "a" * 2000, "2000"),
         ],
@@ -201,6 +203,7 @@ class TestCreate:
             "https://169.254.169.254/latest/meta-data/",
             "https://10.0.0.1/",
             "https://localhost./",
+            "https://127。0。0。1/",
         ],
     )
     async def test_an_address_inside_is_refused(self, world: World, url: str) -> None:

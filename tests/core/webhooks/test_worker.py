@@ -43,6 +43,7 @@ class TestTurns:
             await world.publish(n)
         await world.sending()
         await eventually(lambda: len(to.got) == 3)
+        await eventually(world.idle)
         assert to.most_at_once == 1
         to.status = 200
         world.clock.advance(seconds=2)
@@ -90,6 +91,7 @@ class TestCrash:
         event = await world.publish()
         await eventually(lambda: len(to.got) == 1)
         world.clock.advance(minutes=2)
+        await world.open()
         await eventually(lambda: len(to.got) == 2)
         to.go_on.set()
         await eventually(lambda: settled(world, DeliveryStatus.DELIVERED))
