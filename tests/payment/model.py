@@ -491,11 +491,12 @@ class Model:
         exceptions = {limit.key for limit, _ in own}
         return own + [(limit, limit.amount_minor) for limit in self.products if limit.key not in exceptions]
 
-    def _funds(self, _: Operation, leg: Leg, __: datetime) -> No | None:
+    def _funds(self, operation: Operation, leg: Leg, _: datetime) -> No | None:
         source, asked = leg.source, leg.money.amount_minor
         credit = 0 if source.system or source.bucket != "real" else self.purses[source.wallet_id].credit_limit
         available = self.there(source) + credit
-        if not source.system and asked > available:
+        of_deposit = operation.kind == "deposit" and leg.kind == "fee"
+        if not source.system and not of_deposit and asked > available:
             details = {
                 "walletId": source.wallet_id,
                 "bucket": str(source.bucket),

@@ -197,8 +197,11 @@ class Book:
             for hold in sorted(still_open, key=lambda hold: (hold.expires_at, hold.id)):
                 if hold.expires_at <= at:
                     self._decide(expiry(hold), at)
-            wallet.hold_due = min((h.expires_at for h in still_open if h.status == HoldStatus.OPEN), default=None)
-            self.changes.wallets.add(wallet.key)
+            left = [hold for hold in still_open if hold.status == HoldStatus.OPEN]
+            # What came due only by a clock that is ahead was not loaded: it must not be forgotten.
+            if sum(hold.rest for hold in left) == wallet.buckets[Bucket.LOCKED]:
+                wallet.hold_due = min((hold.expires_at for hold in left), default=None)
+                self.changes.wallets.add(wallet.key)
 
     def _decide(self, operation: Operation, at: datetime) -> Outcome:
         stored = self.transfers.get(operation.key)
