@@ -89,7 +89,7 @@ class TestCreate:
         self, as_: As, admin: Api, to: Receiver, made: dict[str, Any]
     ) -> None:
         wallet = await as_("bob" + new_id()).ask(WALLET, input={"currency": "EUR"})
-        await eventually(lambda: to.got)
+        await eventually(lambda: to.got, within_s=45)  # the service has just started
         event = json.loads(to.got[0].body)
         assert (event["type"], event["data"]["wallet_id"]) == ("wallet.created", wallet["id"])
         assert to.got[0].signed_with(made["secret"])
