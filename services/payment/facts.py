@@ -32,6 +32,7 @@ _OF_REVERSALS: dict[str, type[events.DepositReversed | events.WithdrawalReversed
 
 def of_transfer(book: Book, transfer: Transfer) -> list[Event]:
     told: list[EventData] = [_completed(transfer)]
+    owner_id, at = transfer.owner_id, transfer.at
     player = transfer.credit if transfer.debit.is_system else transfer.debit
     if transfer.kind in _OF_KIND:
         told.append(_OF_KIND[transfer.kind](**_movement(transfer, player)))
@@ -40,8 +41,10 @@ def of_transfer(book: Book, transfer: Transfer) -> list[Event]:
     elif transfer.reverses:
         original = book.transfers[f"{transfer.tenant_id}:{transfer.reverses}"]
         if original.kind in _OF_REVERSALS:
+            # What is owed moves nothing of the player's, and yet it is their deposit that is undone.
+            player = original.credit if original.debit.is_system else original.debit
+            owner_id = player.owner_id
             told.append(_OF_REVERSALS[original.kind](**_movement(transfer, player), reverses=transfer.reverses))
-    owner_id, at = transfer.owner_id, transfer.at
     return [_event(book, transfer.tenant_id, owner_id, data, transfer.id, transfer.actor, at) for data in told]
 
 
