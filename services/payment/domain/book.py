@@ -299,7 +299,7 @@ class Book:
         refusal = (
             _wallets_refusal(leg, source, destination)
             or self._account_refusal(operation, number, leg, source, destination, at)
-            or _funds_refusal(leg, source, destination)
+            or _funds_refusal(operation, leg, source, destination)
         )
         if refusal:
             return refusal
@@ -621,10 +621,12 @@ def _wallets_refusal(leg: Leg, source: Wallet, destination: Wallet) -> Refusal |
     return None
 
 
-def _funds_refusal(leg: Leg, source: Wallet, destination: Wallet) -> Refusal | None:
+def _funds_refusal(operation: Operation, leg: Leg, source: Wallet, destination: Wallet) -> Refusal | None:
     amount, there = leg.money.amount_minor, _held(source, leg.source)
     credit = source.credit_limit if leg.source.bucket is Bucket.REAL else 0
-    if not source.is_system and amount > there + credit:
+    # A deposit's fee is less than the deposit: who is in debt is less so after both, and must not be kept from paying.
+    guarded = not source.is_system and not (operation.kind is K.DEPOSIT and leg.kind is K.FEE)
+    if guarded and amount > there + credit:
         return refusals.insufficient_funds(source, leg, max(0, there + credit))
     if source.buckets[leg.source.bucket] - amount < -INT64_MAX:
         return refusals.balance_limit()

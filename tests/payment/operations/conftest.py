@@ -15,9 +15,10 @@ from libs.core.config import Config
 from libs.core.ids import new_id
 from libs.core.mongo import Document, Mongo
 from libs.core.redis import Redis
+from libs.core.tenants import SystemWallet
 from libs.core.testing import eventually, scratch_mongo, scratch_namespace
 from services.payment.settings import PaymentConfig
-from tests.live import Api, Live, callers, payment_process
+from tests.live import CURRENCIES, TENANTS, Api, Live, callers, payment_process
 from tests.payment.operations.asking import CREATE, Player, do
 
 As = Callable[..., Api]
@@ -37,6 +38,7 @@ def live(tmp_path_factory: pytest.TempPathFactory, mongo_url: str, redis_url: st
     namespace = scratch_namespace()
     with payment_process(folder, mongo_url, redis_url, namespace) as live:
         asyncio.run(_configure(live, **USUAL))
+        asyncio.run(_await_system_wallets(live))
         yield live
 
     async def drop() -> None:
@@ -65,6 +67,18 @@ async def _check_sums(live: Live) -> None:
         assert wallet["buckets"]["locked"] == rest
     await mongo.close()
     assert set(sums.values()) <= {0}
+
+
+async def _await_system_wallets(live: Live) -> None:
+    """They are opened when payment hears of the tenant."""
+    mongo = Mongo.connect(live.environment["MONGO_URL"], service="payment", namespace=live.environment["NAMESPACE"])
+
+    async def opened() -> bool:
+        expected = len(TENANTS) * len(CURRENCIES) * len(SystemWallet)
+        return await mongo.db["wallets"].count_documents({"kind": {"$ne": "user"}, "is_stripe": False}) == expected
+
+    await eventually(opened, within_s=60)
+    await mongo.close()
 
 
 async def _configure(live: Live, **values: Any) -> None:
@@ -173,13 +187,13 @@ def dump(database: Mongo) -> Callable[[], Awaitable[dict[str, list[Document]]]]:
 
 @pytest.fixture
 def told(database: Mongo) -> Callable[..., Awaitable[list[Any]]]:
-    """`await told(player)`: the events about them, in their order, without those of opening their wallet."""
+    """`await told(player)`: the events about them, in their order."""
 
     async def events(player: Player, tenant: str = "demo") -> list[Any]:
         found: list[Any] = []
         async for batch in database.db["outbox"].find(sort=[("_id", 1)]):
             events = map(json.loads, batch["events"].splitlines()[1::2])  # each is a line after its stream and type
             found += [event for event in events if event["partitionkey"] == f"{tenant}:{player.name}"]
-        return [event for event in found if event["type"] != "wallet.created"]
+        return found
 
     return events
