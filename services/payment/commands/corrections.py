@@ -8,7 +8,7 @@ from libs.core.errors import InvalidInput, Refusal
 from libs.core.money import Money
 from libs.core.tenants import SystemWallet, system_wallet_id
 from services.payment import store
-from services.payment.commands.payment import Asked, Payment, operation, system_end
+from services.payment.commands.payment import Asked, Payment, amount_of, operation, system_end
 from services.payment.domain import (
     REFERENCE_LIMIT,
     Bucket,
@@ -63,7 +63,8 @@ async def reverse(payment: Payment, context: Context, new: NewReversal) -> Outco
     amount = original.money.amount_minor if new.amount_minor is None else new.amount_minor
     receivable = system_end(context, SystemWallet.RECEIVABLE, currency)
     kind = TransferKind.REVERSAL
-    leg = Leg(kind, _end(original, original.credit), _end(original, original.debit), Money(amount, currency))
+    money = amount_of(amount, currency)
+    leg = Leg(kind, _end(original, original.credit), _end(original, original.debit), money)
     owed = receivable if new.shortfall is Shortfall.RECEIVABLE else None
     terms = Reverse(original.id, owed, hold_id=original.hold_id)
     asked = operation(payment, context, new, "transfer:reverse", kind, [leg], amount=leg.money, terms=terms)
@@ -81,16 +82,22 @@ def _end(original: Transfer, line: Transaction) -> End:
 
 
 async def adjust(payment: Payment, context: Context, new: NewAdjustment) -> Outcome | AdjustmentRequest:
-    """Done at once up to the tenant's threshold; above it, it waits for another operator (four eyes)."""
+    """Done at once up to the tenant's threshold; above it, it waits for another operator (four eyes).
+
+    What waits, or was rejected, is not done because the threshold is another one when it is asked for again.
+    """
     _check_reason(new.reference)
     await payment.platform.tenants.currency(context.tenant_id, new.money.currency)
     config = payment.platform.config.get(PaymentConfig, context.tenant_id)
-    if new.money.amount_minor <= config.adjustment_threshold(new.money.currency):
+    before = await store.request(payment.platform.mongo.db, context.tenant_id, new.id)
+    if before is None and new.money.amount_minor <= config.adjustment_threshold(new.money.currency):
         return await _adjust(payment, context, new, "adjustment:create")
-    return await _request(payment, context, new)
+    return await _request(payment, context, new, before)
 
 
-async def _request(payment: Payment, context: Context, new: NewAdjustment) -> Outcome | AdjustmentRequest:
+async def _request(
+    payment: Payment, context: Context, new: NewAdjustment, before: AdjustmentRequest | None
+) -> Outcome | AdjustmentRequest:
     """The verdict is given now, so that nobody approves what cannot be done; it is given again when it is done."""
     database = payment.platform.mongo.db
     verdict = await _adjust(payment, context, replace(new, dry_run=True), "adjustment:create")
@@ -107,31 +114,32 @@ async def _request(payment: Payment, context: Context, new: NewAdjustment) -> Ou
         requested_by=context.caller.user_id,
         requested_at=payment.platform.clock.now(),
     )
-    if new.dry_run:
-        return fresh
     line = verdict.credit if new.direction is Direction.CREDIT else verdict.debit
-    stored = await store.open_request(database, fresh, line.owner_id)
+    stored = before or (fresh if new.dry_run else await store.open_request(database, fresh, line.owner_id))
     if stored.asks_for_the_same(fresh):
         return stored
     return Refusal("IDEMPOTENCY_MISMATCH", f"the id {new.id} was used before", rule="operation.id", id=new.id)
 
 
 async def approve(payment: Payment, context: Context, request_id: str) -> Outcome:
-    """By another than who asked. Approved twice, it is done once; what is refused now can be approved later."""
+    """By another than who asked. Approved twice, it is done once.
+
+    What would be refused now stays as it is, to be approved later or rejected. Once approved it stays approved, even if
+    it is refused in that very moment: reopened, it could be rejected while another approval gets it done.
+    """
+    asked = await _asked(payment, context, request_id, RequestStatus.APPROVED)
+    if isinstance(asked, Refusal):
+        return asked
+    new = NewAdjustment(
+        id=asked.id, wallet_id=asked.wallet_id, direction=asked.direction, money=asked.money, reference=asked.reason
+    )
+    verdict = await _adjust(payment, context, replace(new, dry_run=True), "adjustment:approve")
+    if isinstance(verdict, Refusal):
+        return verdict
     approved = await _decide(payment, context, request_id, RequestStatus.APPROVED)
     if isinstance(approved, Refusal):
         return approved
-    new = NewAdjustment(
-        id=approved.id,
-        wallet_id=approved.wallet_id,
-        direction=approved.direction,
-        money=approved.money,
-        reference=approved.reason,
-    )
-    outcome = await _adjust(payment, context, new, "adjustment:approve")
-    if isinstance(outcome, Refusal):
-        await store.reopen_request(payment.platform.mongo.db, approved)
-    return outcome
+    return await _adjust(payment, context, new, "adjustment:approve")
 
 
 async def reject(payment: Payment, context: Context, request_id: str) -> AdjustmentRequest | Refusal:
@@ -144,14 +152,22 @@ async def _decide(
     """Decided before it is done: a process that dies between the two leaves it approved, to be approved again."""
     database, by = payment.platform.mongo.db, context.caller.user_id
     while True:
-        asked = await store.request(database, context.tenant_id, request_id)
-        if asked is None or not await _may_decide(payment, context, asked):
-            return Refusal("REQUEST_NOT_FOUND", "there is no such request", rule="request.access", id=request_id)
-        if refusal := asked.refusal(status, by):
-            return refusal
+        asked = await _asked(payment, context, request_id, status)
+        if isinstance(asked, Refusal):
+            return asked
         decided = await store.decide_request(database, asked, status, by, payment.platform.clock.now())
         if decided:
             return decided
+
+
+async def _asked(
+    payment: Payment, context: Context, request_id: str, status: RequestStatus
+) -> AdjustmentRequest | Refusal:
+    """What the caller may make `status`."""
+    asked = await store.request(payment.platform.mongo.db, context.tenant_id, request_id)
+    if asked is None or not await _may_decide(payment, context, asked):
+        return Refusal("REQUEST_NOT_FOUND", "there is no such request", rule="request.access", id=request_id)
+    return asked.refusal(status, context.caller.user_id) or asked
 
 
 async def _may_decide(payment: Payment, context: Context, asked: AdjustmentRequest) -> bool:

@@ -9,7 +9,7 @@ from libs.core.errors import InvalidInput
 from libs.core.money import Money
 from libs.core.tenants import SystemWallet
 from services.payment import store
-from services.payment.commands.payment import Asked, Payment, operation, system_end
+from services.payment.commands.payment import Asked, Payment, amount_of, operation, system_end
 from services.payment.domain import (
     Bucket,
     Capture,
@@ -72,7 +72,7 @@ async def capture(payment: Payment, context: Context, new: NewCapture) -> Outcom
     if held is None:
         return refusals.hold_not_found(new.hold_id)
     kind = TransferKind.CAPTURE
-    leg = Leg(kind, _locked(held), _destination(context, held, new), Money(new.amount_minor, held.currency))
+    leg = Leg(kind, _locked(held), _destination(context, held, new), amount_of(new.amount_minor, held.currency))
     asked = operation(payment, context, new, "hold:capture", kind, [leg], terms=Capture(held.id, new.final))
     return await payment.ledger.post(asked, context.deadline)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from libs.core.app import Platform
 from libs.core.context import Context
+from libs.core.errors import InvalidInput
 from libs.core.money import Money
 from libs.core.pagination import Paginator
 from libs.core.tenants import SystemWallet
@@ -67,6 +68,14 @@ def operation(
         metadata=asked.metadata,
         dry_run=asked.dry_run,
     )
+
+
+def amount_of(amount_minor: int, currency: str) -> Money:
+    """Where the currency is not the caller's to say."""
+    try:
+        return Money(amount_minor, currency)
+    except InvalidInput as error:
+        raise InvalidInput(error.message, field="input.amount") from None
 
 
 def system_end(context: Context, kind: SystemWallet, currency: str) -> End:

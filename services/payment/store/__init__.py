@@ -47,7 +47,7 @@ from services.payment.store.reads import (
     wallets_by_key,
     wallets_of,
 )
-from services.payment.store.requests import decide_request, open_request, reopen_request, request, requests
+from services.payment.store.requests import decide_request, open_request, request, requests
 from services.payment.store.settled import TAKING, first_promise, settled_until
 
 __all__ = [
@@ -83,7 +83,6 @@ __all__ = [
     "overdue_holds",
     "page_of",
     "quote",
-    "reopen_request",
     "request",
     "requests",
     "save_accounts",

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -59,15 +58,6 @@ async def decide_request(
         return_document=ReturnDocument.AFTER,
     )
     return _request_from(row) if row else None
-
-
-async def reopen_request(database: Database, asked: AdjustmentRequest) -> None:
-    """It was approved, and could not be done."""
-    pending = replace(asked, status=RequestStatus.PENDING)
-    await database["adjustment_requests"].update_one(
-        {"_id": asked.key, "status": str(RequestStatus.APPROVED)},
-        {"$set": {"status": str(pending.status), "decided_by": "", "decided_at": None}},
-    )
 
 
 async def requests(
