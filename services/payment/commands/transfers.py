@@ -15,6 +15,9 @@ from services.payment.domain.fees import legs_with_fee
 from services.payment.ledger import SET_LIMIT
 from services.payment.settings import PaymentConfig
 
+# Each is a transfer of its own, and a group is bounded by its operations.
+STAKE_LOTS_LIMIT = 100
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewTransfer(Asked):
@@ -143,6 +146,8 @@ async def place_bet(payment: Payment, context: Context, new: NewBet) -> Outcome:
     parts += [(End(new.wallet_id, Bucket.BONUS, part.lot), part.money) for part in new.lots]
     if not parts:
         raise InvalidInput("a bet has a stake: an amount, lots, or both", field="input.amount")
+    if len(new.lots) > STAKE_LOTS_LIMIT:
+        raise InvalidInput(f"a stake is of at most {STAKE_LOTS_LIMIT} lots", field="input.lots")
     if len({money.currency for _, money in parts}) > 1 or len({end for end, _ in parts}) < len(parts):
         raise InvalidInput("each lot is named once, and all are of one currency", field="input.lots")
     house = system_end(context, SystemWallet.HOUSE, parts[0][1].currency)
