@@ -5,7 +5,7 @@ must be one of these states, and one that was possible at that moment: not older
 it asked, not newer than what had been asked for when it was answered.
 """
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -65,6 +65,8 @@ class Moved:
     kind: str
     amount: int
     currency: str
+    owners: frozenset[str] = frozenset()
+    at_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -454,6 +456,34 @@ def reads_show_transfers_that_are_there(evidence: Evidence) -> Iterator[str]:
             yield f"{read.call} saw a transfer twice: {[node['id'] for node in nodes]}"
 
 
+def what_was_said_of_the_past_stays_true(evidence: Evidence) -> Iterator[str]:
+    """`balanceAt` never changes, whatever is committed afterwards and by whose clock."""
+    for read in evidence.reads:
+        if read.op != "balanceAt":
+            continue
+        track, at_ms = evidence.players.get(read.asked["id"]), _ms(read.asked["at"])
+        lines = bisect_right([line.at_ms for line in track.lines], at_ms) if track else 0
+        state = track.states[lines] if track else (0, 0, 0)
+        seen = tuple(int(read.seen[bucket]) for bucket in BUCKETS)
+        if seen != state:
+            yield f"{read.call} was told {seen} of {read.asked}, and it is {state} in the end"
+
+
+def lists_by_time_leave_nothing_out(evidence: Evidence) -> Iterator[str]:
+    """Between the newest and the oldest transfer that `transferHistory` showed, nothing came to light later."""
+    newest_first = sorted(evidence.ledger.transfers, key=lambda transfer: (transfer.at_ms, transfer.id), reverse=True)
+    of_owner: dict[str, list[str]] = defaultdict(list)
+    for transfer in newest_first:
+        for owner in transfer.owners:
+            of_owner[owner].append(transfer.id)
+    for read in evidence.reads:
+        shown = [edge["node"]["id"] for edge in read.seen["edges"]] if read.op == "transferHistory" else []
+        whole = of_owner[read.asked["owner"]] if shown else []
+        first = whole.index(shown[0]) if shown and shown[0] in whole else 0
+        if shown != whole[first : first + len(shown)]:
+            yield f"{read.call} was shown {shown}, and it is {whole[first : first + len(shown)]} in the end"
+
+
 def every_event_has_its_effect_once(evidence: Evidence) -> Iterator[str]:
     there = {transfer.id for transfer in evidence.ledger.transfers}
     for transfer_id, times in evidence.ledger.told.items():
@@ -494,15 +524,20 @@ CHECKS: tuple[Callable[[Evidence], Iterator[str]], ...] = (
     reads_show_balances_that_were_possible,
     reads_show_lines_that_are_there,
     reads_show_transfers_that_are_there,
+    what_was_said_of_the_past_stays_true,
+    lists_by_time_leave_nothing_out,
     every_event_has_its_effect_once,
     the_ledger_verifies,
 )
 
 
 def _early(held: Mapping[str, Any], lines: Sequence[Line]) -> Iterator[str]:
-    due = datetime.fromisoformat(held["expiresAt"]) if "expiresAt" in held else None
-    if due is None or lines[0].at_ms < round(due.timestamp() * 1000):
-        yield f"the hold {held['id']} expired before its time, {due}"
+    if "expiresAt" not in held or lines[0].at_ms < _ms(held["expiresAt"]):
+        yield f"the hold {held['id']} expired before its time: {held}"
+
+
+def _ms(instant: str) -> int:
+    return round(datetime.fromisoformat(instant).timestamp() * 1000)
 
 
 def _sums(moves: Sequence[Move]) -> dict[tuple[str, str], int]:

@@ -48,11 +48,12 @@ def _moved(row: Row) -> Moved:
         kind=row["kind"],
         amount=row["amount"],
         currency=row["currency"],
+        owners=frozenset(row["parties"]),
+        at_ms=_ms(row["at"]),
     )
 
 
 def _line(row: Row) -> Line:
-    at: datetime = row["at"]
     return Line(
         id=row["_id"],
         wallet=row["wallet"],
@@ -65,5 +66,9 @@ def _line(row: Row) -> Line:
         sequence=row["sequence"],
         position=row["position"],
         transfer_id=row["transfer_id"],
-        at_ms=round(at.timestamp() * 1000),
+        at_ms=_ms(row["at"]),
     )
+
+
+def _ms(at: datetime) -> int:
+    return round(at.timestamp() * 1000)

@@ -84,6 +84,11 @@ def kill_the_listening_service(stack: Stack, rng: Random) -> None:
     stack.counter.kill()
 
 
+def kill_a_client(stack: Stack, rng: Random) -> None:
+    """What it was not told of is asked for by others, at the end."""
+    stack.replace_client(rng.choice(stack.clients))
+
+
 def _freeze(server: Server) -> None:
     """`Stack.up` wakes it."""
     if server.running:  # or its number may be another program's by now
@@ -106,6 +111,7 @@ FAULTS: tuple[Fault, ...] = (
     restart_redis_with_nothing,
     publish_events_again,
     kill_the_listening_service,
+    kill_a_client,
 )
 
 

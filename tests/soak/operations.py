@@ -318,7 +318,7 @@ OPERATIONS = {
     for operation in (
         Operation(
             name="deposit",
-            weight=4,
+            weight=8,
             document=DEPOSIT,
             draw=lambda rng, world: _wallet_order(rng, world),
             refusals=frozenset(),
@@ -475,6 +475,10 @@ class Query:
     draw: Callable[[Random, World, Sequence[str]], Asked]
 
 
+def _lately(rng: Random) -> str:
+    return (datetime.now(UTC) - timedelta(seconds=rng.choice((0.0, 0.05, 1.0, 5.0)))).isoformat(timespec="milliseconds")
+
+
 _BALANCE = "balance { real bonus locked }"
 
 QUERIES = {
@@ -502,6 +506,11 @@ QUERIES = {
             document="""query ($id: ID!) { transactions(walletId: $id, first: 20) { edges { node {
                 id transferId bucket direction amount balanceAfter sequence } } } }""",
             draw=lambda rng, world, owners: {"id": rng.choice(world.wallets)},
+        ),
+        Query(
+            name="balanceAt",
+            document="query ($id: ID!, $at: DateTime!) { balanceAt(walletId: $id, at: $at) { real bonus locked } }",
+            draw=lambda rng, world, owners: {"id": rng.choice(world.wallets), "at": _lately(rng)},
         ),
         Query(
             name="transferHistory",

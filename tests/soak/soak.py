@@ -50,6 +50,7 @@ LIMIT = {
 }
 TOLD_WITHIN_S = 60.0
 SHOWN = 50
+PATIENCE_S = (3.0, 20.0, 8.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,15 +170,17 @@ async def _ask(service: Service, document: str, given: Mapping[str, Any]) -> Any
 
 
 def _work(plan: Plan, stack: Stack, task: Task, rng: Random) -> int:
-    clients = [stack.client(named(task, f"c{n}", stack.folder)) for n in range(plan.clients)]
+    for n in range(plan.clients):
+        # Those that lose patience leave something on its way behind; the others hear what the service itself says.
+        stack.start_client(replace(named(task, f"c{n}", stack.folder), timeout_s=PATIENCE_S[n % len(PATIENCE_S)]))
     try:
         with Recorder(stack.folder / "faults.jsonl") as recorder:
             faults = torment(stack, rng, recorder, task.until, plan.faults, plan.at_most)
-        for client in clients:
+        for client in stack.clients:
             if client.wait(timeout=180):
                 raise Failure(f"a client ended with exit code {client.returncode}, see {stack.folder}/c*.log")
     finally:
-        for client in clients:
+        for client in stack.clients:
             client.kill()
             client.wait()
     return faults

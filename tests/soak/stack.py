@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
@@ -48,6 +48,8 @@ class Stack:
     payments: Sequence[Server]
     counter: Server
     token: str
+    clients: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    _tasks: dict[int, Task] = field(default_factory=dict)  # by the client's process id
 
     @property
     def servers(self) -> Sequence[Server]:
@@ -82,11 +84,21 @@ class Stack:
             else:
                 return failures
 
-    def client(self, task: Task) -> subprocess.Popen[bytes]:
+    def start_client(self, task: Task) -> None:
         path = self.folder / f"{task.name}.json"
         path.write_bytes(orjson.dumps(asdict(task)))
         command = (sys.executable, "-m", "tests.soak.client", str(path))
-        return spawn(command, log=self.folder / f"{task.name}.log")
+        client = spawn(command, log=self.folder / f"{task.name}.log")
+        self.clients.append(client)
+        self._tasks[client.pid] = task
+
+    def replace_client(self, client: subprocess.Popen[bytes]) -> None:
+        """Kills it, whatever it waits for, and starts another."""
+        client.kill()
+        client.wait()
+        self.clients.remove(client)
+        task = self._tasks.pop(client.pid)
+        self.start_client(named(task, f"{task.name}x", self.folder))
 
     async def diverged(self) -> str:
         """What `verify` finds wrong with the ledger, if anything."""

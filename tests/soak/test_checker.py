@@ -380,8 +380,23 @@ class TestReads:
 
     def test_a_transfer_that_is_not_there(self, story: Story) -> None:
         shown = {"id": "t7", "kind": "TRANSFER", "amount": "30"}
-        story.reads.append(Read("c", "c/1", "transferHistory", {}, 60, 70, {"edges": [{"node": shown}]}))
-        assert story.found() == ["reads_show_transfers_that_are_there"]
+        story.reads.append(Read("c", "c/1", "transferHistory", {"owner": ANN}, 60, 70, {"edges": [{"node": shown}]}))
+        assert "reads_show_transfers_that_are_there" in story.found()
+
+
+class TestThePast:
+    def test_a_balance_that_changed_afterwards(self, story: Story) -> None:
+        """Ann's payment is dated 1.004 s, and somebody was told before of what she had at 1.010 s."""
+        asked = {"id": ANN, "at": "1970-01-01T00:00:01.010+00:00"}
+        seen = {"real": "100", "bonus": "0", "locked": "0"}
+        story.reads.append(Read("c", "c/1", "balanceAt", asked, 35, 38, seen))
+        assert story.found() == ["what_was_said_of_the_past_stays_true"]
+
+    def test_a_transfer_that_came_to_light_between_others(self, story: Story) -> None:
+        story.transfers = [replace(moved, owners=frozenset({ANN}), at_ms=n) for n, moved in enumerate(story.transfers)]
+        shown = [{"node": {"id": i, "kind": kind, "amount": a}} for i, kind, a in (("t1", "T", 30), ("d1", "D", 100))]
+        story.reads.append(Read("c", "c/1", "transferHistory", {"owner": ANN}, 60, 70, {"edges": shown}))
+        assert "lists_by_time_leave_nothing_out" in story.found()
 
 
 class TestEvents:

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.soak import nemesis
 from tests.soak.soak import Plan, run
 
@@ -13,7 +15,12 @@ FAULTS = (
     nemesis.publish_events_again,
     nemesis.kill_redis,
     nemesis.freeze_a_payment_process,
+    nemesis.kill_a_client,
 )
+
+
+# Half a minute each; twice that beside other tests.
+pytestmark = pytest.mark.timeout(240)
 
 
 class TestSoak:
