@@ -7,7 +7,7 @@ RUN := .venv/bin/python
 # Ends with make, even if make is killed: see scripts/leash.py.
 TIED := exec $(RUN) -I -S scripts/leash.py $$PPID $(RUN)
 
-.PHONY: help up down dev seed token health dead-letters verify test soak check format bench migrate lock env env-npm
+.PHONY: help up down dev seed token health dead-letters verify export import test soak check format bench migrate lock env env-npm
 .DEFAULT_GOAL := help
 
 help: ## Show this
@@ -36,6 +36,12 @@ dead-letters: env ## Show events that could not be handled; REPLAY=id or SKIP=id
 
 verify: env ## Verify payment's whole ledger, and name what is wrong first; HEADS=file: against heads that were kept
 	@$(RUN) -m scripts.verify
+
+export: env ## Take payment's ledger out to a file, signed: make export FILE=ledger.gz
+	@$(RUN) -m scripts.ledger_export
+
+import: env ## Take a ledger in, where there is none, and verify it: make import FILE=ledger.gz
+	@$(RUN) -m scripts.ledger_import
 
 test: env-npm ## Run all tests (only some: make test TESTS=tests/payment)
 	@$(RUN) -m pytest -n auto --maxprocesses 4 --dist loadfile $${TESTS:-}

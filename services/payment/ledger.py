@@ -146,6 +146,11 @@ class Ledger:
 
     async def __aenter__(self) -> Self:
         await self._lane.take()
+        try:
+            await store.refuse_half_imported(self._mongo.db)
+        except Unavailable:
+            await self._lane.release()
+            raise
         self._committing = asyncio.create_task(self._commit_groups(), name="ledger")
         return self
 

@@ -49,6 +49,7 @@ from services.payment.store.reads import (
 )
 from services.payment.store.requests import decide_request, open_request, request, requests
 from services.payment.store.settled import TAKING, first_promise, settled_until
+from services.payment.store.whole import refuse_half_imported
 
 __all__ = [
     "INDEXES",
@@ -83,6 +84,7 @@ __all__ = [
     "overdue_holds",
     "page_of",
     "quote",
+    "refuse_half_imported",
     "request",
     "requests",
     "save_accounts",
