@@ -83,6 +83,7 @@ PROMISE_EVERY_S = 0.5
 LANE_ANSWERS_WITHIN_S = 1.0
 READ_SNAPSHOT = ReadConcern("snapshot")
 # MongoDB's labels: nothing was written, try all of it again; and: the commit was sent, send it again.
+INTERRUPTED = 11601
 TRANSIENT, UNKNOWN_COMMIT = "TransientTransactionError", "UnknownTransactionCommitResult"
 
 
@@ -394,7 +395,7 @@ class Lane:
 
     @property
     def due(self) -> bool:
-        """A group renews the lease; where there are none, or none that write, it has to be kept."""
+        """Groups renew the lease too. But there may be none, and none of them looks what the other lanes are at."""
         return monotonic() - self._kept_at_s >= PROMISE_EVERY_S
 
     def keep_soon(self) -> None:
@@ -418,10 +419,12 @@ class Lane:
 
     async def keep(self) -> None:
         """Renews the lease of an idle lane, or takes another lane if it was lost. Survives a database that is away."""
-        self._promised = max(self._promised, self._clock.now())  # before it is written: that may take effect late
         self._kept_at_s = monotonic()
         try:
             with pymongo.timeout(LANE_TTL_S):
+                passed = await store.passed_by_others(self._database)
+                # Before it is written, for that may take effect late.
+                self._promised = max(self._promised, self._clock.now(), passed)
                 if self._lease is None or not await self._lease.renew(at={"$max": ["$at", self._promised]}):
                     await self.take()
                 if monotonic() - self._buried_at_s > BURIED_EVERY_S:
@@ -433,7 +436,7 @@ class Lane:
     async def guard(self, session: Session, at: datetime, **fields: Any) -> None:
         if self._lease is None:
             raise LeaseLost("no lane is held")
-        self._promised, self._kept_at_s = at, monotonic()
+        self._promised = at
         await self._lease.guard(session, at=at, **fields)
 
     async def release(self) -> None:
@@ -490,7 +493,7 @@ def _worth_retrying(error: PyMongoError) -> bool:
 
     A server that is still starting is taken by the driver for one without sessions: a `ConfigurationError`.
     """
-    passing = isinstance(error, ConnectionFailure | ConfigurationError)
+    passing = isinstance(error, ConnectionFailure | ConfigurationError) or getattr(error, "code", None) == INTERRUPTED
     return passing or error.has_error_label(TRANSIENT) or error.timeout
 
 

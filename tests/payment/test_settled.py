@@ -168,3 +168,22 @@ class TestClocksThatDisagree:
         async with open_ledger(payment_db) as ledger:
             late = await post(ledger, "t2", await player("cleo", 10), await player("dan"))
         assert late.at < SystemClock().now() + timedelta(seconds=10)
+
+    async def test_a_slow_one_holds_nobody_back(
+        self, payment_db: Mongo, ledger: Ledger, player: Player, pair: tuple[Wallet, Wallet]
+    ) -> None:
+        clock = FrozenClock(SystemClock().now() - timedelta(hours=1))
+        cleo, dan = await player("cleo", 1_000), await player("dan")
+        async with Ledger(payment_db, Outbox(payment_db.db), clock) as slow:
+            await asyncio.sleep(PROMISE_EVERY_S)  # the time in which the others get ahead of it
+            last = await post(ledger, "t1", *pair)
+            await eventually(lambda: _all_listed(payment_db, {last.id}), within_s=3)
+            last, count = await post(ledger, "t2", *pair), 0
+
+            async def listed_while_it_is_at_work() -> bool:
+                nonlocal count
+                count += 1
+                await post(slow, f"s{count}", cleo, dan)
+                return last.id in await listed(payment_db)
+
+            await eventually(listed_while_it_is_at_work, within_s=3)

@@ -48,7 +48,7 @@ from services.payment.store.reads import (
     wallets_of,
 )
 from services.payment.store.requests import decide_request, open_request, request, requests
-from services.payment.store.settled import TAKING, first_promise, settled_until
+from services.payment.store.settled import TAKING, first_promise, passed_by_others, settled_until
 from services.payment.store.whole import refuse_half_imported
 
 __all__ = [
@@ -83,6 +83,7 @@ __all__ = [
     "operation",
     "overdue_holds",
     "page_of",
+    "passed_by_others",
     "quote",
     "refuse_half_imported",
     "request",
