@@ -88,6 +88,7 @@ class TestSoundLedger:
         assert result.ok, result.divergence
         assert result.cut == {0: 7}
         assert (result.spent.transfers, result.lines) == (7, 14)
+        assert not await payment_db.db["verify_checkpoints"].find_one()  # an auditor may only read
 
     async def test_of_several_lanes_on_the_same_wallets(self, ledger: Ledger, payment_db: Mongo, players: Any) -> None:
         ann, ben = players
@@ -493,6 +494,9 @@ class TestWatch:
         assert (await watch.verify_everything()).ok
         assert await watch.health()
         assert (await watch.status())["full"]["state"] == "ok"
+        again = await watch.go_on(Budget())
+        assert again
+        assert (again.cut, again.spent.transfers) == ({0: 7}, 0)
 
     async def test_what_was_found_meanwhile_stays(self, watch: Watch, payment_db: Mongo, players: Any) -> None:
         """In what the verification of everything had looked at already."""

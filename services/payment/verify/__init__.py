@@ -29,6 +29,7 @@ __all__ = [
     "Progress",
     "PublishedHead",
     "Verified",
+    "go_on_from",
     "verify_all",
     "verify_on",
 ]
@@ -65,6 +66,8 @@ class Verified:
     seconds: float = 0.0
     lines: int = 0
     divergence: Divergence | None = None
+    # Where each lane was left, and how many transfers had been seen in it.
+    ends: list[tuple[Place, int]] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
@@ -106,7 +109,10 @@ async def verify_all(
     progress: Callable[[Progress], None] | None = None,
     range_transfers: int = RANGE_TRANSFERS,
 ) -> Verified:
-    """Everything. `keys` are the public keys of heads, by their ids; `published` heads must be there as they were."""
+    """Everything, and writes nothing.
+
+    `keys` are the public keys of heads, by their ids; `published` heads must be there as they were.
+    """
     verified, began, meter = Verified(), monotonic(), _Meter(progress)
     known = _by_lane(published)
     try:
@@ -115,7 +121,6 @@ async def verify_all(
         tips += [Tip(lane, 0, b"", 0, 0) for lane in known if lane not in {tip.lane for tip in tips}]
         total = await journal.estimated_transfers(mongo.db)
         meter.start("transfers", total)
-        places = []
         for tip in tips:
             place, counted = Place(tip.lane), verified.spent.transfers
             heads = Heads(mongo.db, tip.lane, keys, known.get(tip.lane, {}))
@@ -124,19 +129,23 @@ async def verify_all(
             ):
                 meter.add(done.transfers)
             verified.cut[tip.lane] = place.sequence
-            places.append((place, verified.spent.transfers - counted))
+            verified.ends.append((place, verified.spent.transfers - counted))
         meter.start("transactions", 2 * total)
         async for lines in wallets.rebuild_wallets(mongo, verified.spent):
             verified.lines += lines
             meter.add(lines)
         await wallets.check_counts(mongo, verified.spent.transfers, verified.cut)
         await wallets.check_sums(mongo)
-        for place, counted in places:
-            await _save(mongo, "new", place, counted)
     except Diverged as diverged:
         verified.divergence = diverged.divergence
     verified.seconds = monotonic() - began
     return verified
+
+
+async def go_on_from(mongo: Mongo, verified: Verified) -> None:
+    """What `verify_all` has seen, `verify_on` need not look at as new."""
+    for place, counted in verified.ends:
+        await _save(mongo, "new", place, counted)
 
 
 async def verify_on(mongo: Mongo, keys: Mapping[str, bytes], budget: Budget) -> Verified:

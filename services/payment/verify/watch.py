@@ -21,7 +21,7 @@ from libs.core.tasks import ended
 from services.payment.events import PLATFORM, LedgerDiverged
 from services.payment.keys import JournalKeys
 from services.payment.store import journal
-from services.payment.verify import Budget, Progress, PublishedHead, Verified, verify_all, verify_on
+from services.payment.verify import Budget, Progress, PublishedHead, Verified, go_on_from, verify_all, verify_on
 from services.payment.verify.divergence import Divergence
 
 log = structlog.get_logger(__name__)
@@ -125,6 +125,7 @@ class Watch:
         if verified.divergence:
             await self.alarm(verified.divergence)
         else:
+            await go_on_from(self._mongo, verified)
             alarm = (await self.status()).get("divergence")
             outcome["verified_at"] = now
             if alarm and alarm["at"] < began:  # what was found since may be in what had been looked at before
