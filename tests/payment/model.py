@@ -244,7 +244,8 @@ class Model:
         release = replace(
             hold.operation, id=name, kind=TransferKind.EXPIRY, legs=(leg,), actor=by, terms=Release(hold.id)
         )
-        self._record(release, [leg], 0, at)
+        if not self._funds(release, leg, at):  # a real bucket that is full has no room for it
+            self._record(release, [leg], 0, at)
 
     def _decide(self, operation: Operation, at: datetime) -> Move | No:
         before = self.move(operation.tenant_id, operation.id)
