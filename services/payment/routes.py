@@ -18,7 +18,7 @@ from libs.core.context import Context
 from libs.core.errors import InvalidInput, Unavailable
 from libs.core.ids import parse_id
 from services.payment.commands import Payment
-from services.payment.commands.history import Statement, lines_of, open_statement
+from services.payment.commands.history import lines_of, open_statement
 from services.payment.statements import as_csv, as_json
 
 # A client that takes nothing for so long has gone, whatever its connection says.
@@ -48,11 +48,9 @@ async def statement(
     opened = await open_statement(
         payment, context, parse_id(wallet_id, "walletId"), _instant(since, "from"), _instant(until, "until")
     )
-    return _Download(opened, _text(payment, opened, chosen), chosen, context)
-
-
-def _text(payment: Payment, opened: Statement, chosen: str) -> AsyncIterator[bytes]:
-    return (as_csv if chosen == "csv" else as_json)(opened, lines_of(payment, opened))
+    text = (as_csv if chosen == "csv" else as_json)(opened, lines_of(payment, opened))
+    name = f"statement-{opened.wallet.id}.{chosen}"
+    return Download(name, text, chosen, (context.tenant_id, context.caller.subject))
 
 
 def _format(named: str | None, accept: str) -> str:
@@ -97,14 +95,13 @@ class _Open:
 _open = _Open()
 
 
-class _Download(StreamingResponse):
+class Download(StreamingResponse):
     """As fast as its client takes it. What breaks off is never ended, so that the client's HTTP library says so."""
 
-    def __init__(self, opened: Statement, text: AsyncIterator[bytes], chosen: str, context: Context) -> None:
-        name = f"statement-{opened.wallet.id}.{chosen}"
+    def __init__(self, name: str, text: AsyncIterator[bytes], chosen: str, caller: tuple[str, str]) -> None:
         super().__init__(text, headers={"content-disposition": f'attachment; filename="{name}"'})
         self.headers["content-type"] = _MEDIA[chosen]
-        self._caller = (context.tenant_id, context.caller.subject)
+        self._caller = caller
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_in_time(message: Message) -> None:
