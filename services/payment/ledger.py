@@ -83,8 +83,9 @@ PROMISE_EVERY_S = 0.5
 LANE_ANSWERS_WITHIN_S = 1.0
 READ_SNAPSHOT = ReadConcern("snapshot")
 # MongoDB's labels: nothing was written, try all of it again; and: the commit was sent, send it again.
-INTERRUPTED = 11601
 TRANSIENT, UNKNOWN_COMMIT = "TransientTransactionError", "UnknownTransactionCommitResult"
+# Its code for what another process ended, because it took this one for dead.
+INTERRUPTED = 11601
 
 
 @dataclass(eq=False, slots=True)
@@ -303,8 +304,7 @@ class Ledger:
     async def _attempt(self, group: Sequence[Work], struggle: Struggle) -> list[list[Outcome]]:
         session = self._lane.session
         async with await session.start_transaction(READ_SNAPSHOT, write_concern=DURABLE):
-            book, found = await self._load(session, group)
-            at = book.next_instant(self._lane.next_instant())
+            book, found, at = await self._load(session, group)
             outcomes = [book.post(work.operations, at) for work in group]
             if not _anything_new(book, group, outcomes):
                 return outcomes  # it is committed too: what was read must be durable to be told
@@ -313,7 +313,8 @@ class Ledger:
         self._outbox.kick()
         return outcomes
 
-    async def _load(self, session: Session, group: Sequence[Work]) -> tuple[Book, store.Found]:
+    async def _load(self, session: Session, group: Sequence[Work]) -> tuple[Book, store.Found, datetime]:
+        """All that the group's operations name, and the instant that it will bear."""
         lane, database = self._lane.number, self._mongo.db
         operations = [operation for work in group for operation in work.operations]
         wallets = {key for o in operations for key in o.wallet_keys(lane)}
@@ -329,16 +330,15 @@ class Ledger:
         )
         found = await store.load(database, session, lane, wanted)
         await self._load_strangers(session, found, owners)
-        now = self._clock.now()
-        due = [wallet.key for wallet in found.wallets if wallet.hold_due and wallet.hold_due <= now]
-        if due:
-            there = {hold.key for hold in found.holds}
-            open_holds = await store.load_open_holds(database, session, due)
-            found.holds += [hold for hold in open_holds if hold.key not in there]
         book = Book(
             lane, found.wallets, found.transfers, found.accounts, found.holds, found.reversed_minor, self._rules
         )
-        return book, found
+        at = book.next_instant(self._lane.next_instant())
+        due = [wallet.key for wallet in found.wallets if wallet.hold_due and wallet.hold_due <= at]
+        if due:
+            for hold in await store.load_open_holds(database, session, due):
+                book.holds.setdefault(hold.key, hold)
+        return book, found, at
 
     async def _load_strangers(self, session: Session, found: store.Found, known: set[str]) -> None:
         """The accounts of owners whose wallets this process has not met before."""

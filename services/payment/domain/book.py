@@ -384,9 +384,7 @@ class Book:
         account = self.account_of(wallet.tenant_id, wallet.owner_id, at)
         limits = in_force(account.limits, self._rules.limits(wallet.tenant_id), at)
         if any(limit.operation is LimitOperation.BALANCE for limit in limits):
-            # Two buckets that are full are more than can be stored, and would fail the whole group.
-            noted = min(_owned(wallet), INT64_MAX)
-            note_balance(account.counters, wallet.category, wallet.currency, noted)
+            note_balance(account.counters, wallet.category, wallet.currency, _owned(wallet))
             self.changes.accounts.add(account.key)
 
     def _apply_terms(self, operation: Operation, leg: Leg, source: Wallet, at: datetime) -> None:
@@ -488,7 +486,7 @@ class Book:
             actor=operation.actor,
             reference=operation.reference,
             metadata=operation.metadata,
-            fingerprint=operation.fingerprint,
+            fingerprint=operation.fingerprint(),
             operation_id=operation.id,
             leg=number,
             legs=len(legs),
@@ -572,12 +570,13 @@ def _counted(operation: Operation) -> int:
     """What counts against limits: what was asked for before a fee, or all of a stake that is not bonus money."""
     if operation.asked:
         return operation.asked.amount_minor
-    kind = operation.legs[0].kind
-    return sum(
-        leg.money.amount_minor
-        for leg in operation.legs
-        if leg.kind is kind and Bucket.BONUS not in (leg.source.bucket, leg.destination.bucket)
-    )
+    first, *others = operation.legs
+    return _real(first) + sum(_real(leg) for leg in others if leg.kind is first.kind) if others else _real(first)
+
+
+def _real(leg: Leg) -> int:
+    bonus = leg.source.bucket is Bucket.BONUS or leg.destination.bucket is Bucket.BONUS
+    return 0 if bonus else leg.money.amount_minor
 
 
 def _among_own(kind: str, source: Wallet, destination: Wallet) -> bool:
@@ -646,7 +645,7 @@ def _owned(wallet: Wallet) -> int:
 
 def _replay(operation: Operation, stored: Transfer) -> Outcome:
     """The stored outcome for the same content; to a caller who may not see the original, the id is simply taken."""
-    same = operation.fingerprint == stored.fingerprint and stored.leg == 0
+    same = operation.fingerprint() == stored.fingerprint and stored.leg == 0
     if same and (operation.actor == stored.actor or stored.visible_to(operation.sight)):
         return stored
     return refusals.idempotency_mismatch(operation)

@@ -356,9 +356,9 @@ def count_win(counters: Counters, category: str, currency: str, amount: int, cal
 def note_balance(counters: Counters, category: str, currency: str, balance: int) -> None:
     """What an owner's wallet of that category holds now, so that a limit over all of their wallets can be held.
 
-    `balance` is money that is theirs: real, and held; not bonus.
+    `balance` is money that is theirs: real, and held; not bonus. Two full buckets are more than can be stored.
     """
-    counters[f"{LimitOperation.BALANCE}:{category}:{currency}"] = [0, 0, 0, 0, 0, 0, balance]
+    counters[f"{LimitOperation.BALANCE}:{category}:{currency}"] = [0, 0, 0, 0, 0, 0, min(balance, INT64_MAX)]
 
 
 def give_back(

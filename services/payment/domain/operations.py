@@ -8,7 +8,6 @@ from copy import copy
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
-from functools import cached_property
 from typing import Any, Self
 
 import orjson
@@ -131,7 +130,7 @@ class Quoted:
 Terms = Place | Capture | Release | Reverse | Quoted
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
     """Something to be done whole or not at all. `scope` is what the caller may act on, `sight` which wallets they see.
 
@@ -185,11 +184,6 @@ class Operation:
     def leg_id(self, number: int) -> str:
         return leg_id(self.id, number)
 
-    @cached_property
-    def encoded_metadata(self) -> str:
-        return orjson.dumps(self.metadata).decode()
-
-    @cached_property
     def fingerprint(self) -> bytes:
         """Equal for equal content: what tells a retry from another operation under the same id."""
         content = (

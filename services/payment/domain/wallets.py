@@ -61,10 +61,10 @@ class Wallet:
     credit_limit: int = 0
     # No open hold is due before this; none has been placed if None. Too early costs one look, too late cannot be.
     hold_due: datetime | None = None
+    is_system: bool = field(init=False)
 
-    @property
-    def is_system(self) -> bool:
-        return self.kind != WalletKind.USER
+    def __post_init__(self) -> None:
+        self.is_system = self.kind != WalletKind.USER
 
     @property
     def account_key(self) -> str:
