@@ -254,7 +254,8 @@ def check_wallet(row: Document, held: int) -> None:
         raise Diverged(Kind.LOTS_DIFFER, f"lots of wallet {key}", buckets[Bucket.BONUS], sum(lots.values()), tenant)
     if buckets[Bucket.LOCKED] != held:
         raise Diverged(Kind.HOLDS_DIFFER, _bucket(key.encode(), Bucket.LOCKED), held, buckets[Bucket.LOCKED], tenant)
-    least = {Bucket.REAL: -row.get("credit_limit", 0), Bucket.BONUS: 0, Bucket.LOCKED: 0}
+    credit = max(row.get("credit_limit", 0), row.get("credit_limit_highest", 0))
+    least = {Bucket.REAL: -credit, Bucket.BONUS: 0, Bucket.LOCKED: 0}
     for bucket, limit in least.items():
         if buckets[bucket] < limit:
             raise Diverged(
