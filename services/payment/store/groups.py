@@ -154,9 +154,13 @@ async def insert_wallet(database: Database, session: Session, wallet: Wallet) ->
 
 
 async def save_standing(database: Database, session: Session, wallet: Wallet) -> None:
-    """What groups leave alone, and read."""
+    """What groups leave alone, and read. What was owed under a limit stays good when the limit is lowered: the highest
+
+    that there ever was is kept, for who verifies.
+    """
     standing = {"status": str(wallet.status), "credit_limit": wallet.credit_limit}
-    await _update(database, session, "wallets", [{"q": {"_id": wallet.key}, "u": {"$set": standing}}])
+    change = {"$set": standing, "$max": {"credit_limit_highest": wallet.credit_limit}}
+    await _update(database, session, "wallets", [{"q": {"_id": wallet.key}, "u": change}])
 
 
 @dataclass(frozen=True, slots=True)

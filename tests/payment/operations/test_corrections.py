@@ -7,7 +7,18 @@ from typing import Any
 import pytest
 
 from tests.live import Api
-from tests.payment.operations.asking import APPROVE, REJECT, Player, at_once, codes, do, refused, together, written
+from tests.payment.operations.asking import (
+    APPROVE,
+    OPERATIONS,
+    REJECT,
+    Player,
+    at_once,
+    codes,
+    do,
+    refused,
+    together,
+    written,
+)
 
 As = Callable[..., Api]
 REQUESTS = """query ($status: AdjustmentRequestStatus) { adjustmentRequests(status: $status) {
@@ -67,6 +78,17 @@ class TestReverseTransfer:
         assert await together(olga, done["id"]) == [("REVERSAL", 100)]
         assert await do(olga, "reverseTransfer", **written("reverseTransfer", transferId=deposited, amount=1)) != done
 
+    async def test_while_it_is_being_spent(self, ann: Player, olga: Api, deposited: str) -> None:
+        """Whoever is first: all of it is reversed, and the wallet never goes below zero."""
+        answers = await asyncio.gather(
+            *(do(olga, "withdraw", walletId=ann.wallet, amount=7) for _ in range(10)),
+            *(do(olga, "reverseTransfer", transferId=deposited, amount=10, shortfall="RECEIVABLE") for _ in range(10)),
+        )
+        assert codes(answers[10:]) == [""] * 10
+        moved = [await together(olga, answer["id"]) for answer in answers[10:]]
+        assert sum(amount for transfers in moved for _, amount in transfers) == 100
+        assert await ann.real() >= 0
+
     async def test_owed_is_told_of_the_player_who_owes(self, ann: Player, olga: Api, deposited: str, told: Any) -> None:
         await do(olga, "withdraw", walletId=ann.wallet, amount=80)
         await do(olga, "reverseTransfer", transferId=deposited, shortfall="RECEIVABLE")
@@ -107,8 +129,6 @@ class TestReverseTransfer:
     async def test_wrong_input_is_named(
         self, olga: Api, deposited: str, more: dict[str, str], field: str | None
     ) -> None:
-        from tests.payment.operations.asking import OPERATIONS
-
         given = written("reverseTransfer", transferId=deposited) | more
         [error] = (await olga.post(OPERATIONS["reverseTransfer"], input=given)).json()["errors"]
         assert error["extensions"]["code"] == "BAD_USER_INPUT"

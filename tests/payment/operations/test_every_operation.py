@@ -13,6 +13,7 @@ from tests.payment.operations.asking import (
     APPROVE,
     OPERATIONS,
     REJECT,
+    RESULT,
     Player,
     do,
     refused,
@@ -21,6 +22,8 @@ from tests.payment.operations.asking import (
 )
 
 As = Callable[..., Api]
+TRANSFERS = f"""mutation ($input: [TransferInput!]!, $mode: TransfersMode!) {{
+    transfers(input: $input, mode: $mode) {RESULT} }}"""
 Inputs = Mapping[str, dict[str, Any]]
 # Those of operators and services. Players have `transfer`, `quoteExchange` and `exchange`.
 OPERATORS = sorted(OPERATIONS.keys() - {"transfer", "quoteExchange", "exchange"})
@@ -166,6 +169,22 @@ class TestDryRun:
         assert (await do(olga, "adjust", **wanted, dryRun=True))["status"] == "PENDING"
         assert (await oscar.ask(APPROVE, id=wanted["id"]))["code"] == "REQUEST_NOT_FOUND"
 
+    @pytest.mark.parametrize("mode", ["ATOMIC", "INDEPENDENT"])
+    async def test_of_many(self, ready: Inputs, ann: Player, dump: Any, mode: str) -> None:
+        orders = [written("transfer", **ready["transfer"]) | {"dryRun": True} for _ in range(3)]
+        orders[2]["amount"] = "900001"
+
+        async def tried() -> Any:
+            before = await dump()
+            answers = await ann.api.ask(TRANSFERS, input=orders, mode=mode)
+            return answers if await dump() == before else None
+
+        tries = await eventually(tried)
+        assert tries[2]["code"] == "INSUFFICIENT_FUNDS"
+        assert {a.get("code") for a in tries[:2]} == {"LINKED_OPERATION_REFUSED" if mode == "ATOMIC" else None}
+        orders[1]["dryRun"] = False
+        assert await ann.api.refused(TRANSFERS, input=orders, mode=mode) == "BAD_USER_INPUT"
+
     async def test_leaves_the_id_free(self, ann: Player, olga: Api) -> None:
         same_id = new_id()
         await do(olga, "withdraw", id=same_id, walletId=ann.wallet, amount=10, dryRun=True)
@@ -236,6 +255,22 @@ class TestInput:
             ids = {"id", "walletId", "sourceWalletId", "destinationWalletId", "holdId", "quoteId", "lot"}
             for name in ids & given.keys():
                 assert await refused(who(operation), operation, **given | {name: value}) == "BAD_USER_INPUT", operation
+
+    async def test_the_longest_ids(self, ann: Player, olga: Api, ready: Inputs, who: Any) -> None:
+        for operation in ("placeBet", "capture", "adjust"):
+            given = ready[operation] | {"id": operation + "x" * (64 - len(operation))}
+            done = await do(who(operation), operation, **given)
+            assert all(kind for kind, _ in await together(olga, done["id"]))
+
+    async def test_metadata_of_a_hundred_thousand_levels(self, olga: Api) -> None:
+        headers = {"authorization": f"Bearer {olga.token}", "content-type": "application/json"}
+        deep = '{"a":' * 100_000 + "1" + "}" * 100_000
+        given = f'{{"id": "x", "walletId": "x", "amount": "1", "currency": "EUR", "metadata": {deep}}}'
+        query = OPERATIONS["deposit"].replace("\n", " ")
+        body = f'{{"query": "{query}", "variables": {{"input": {given}}}}}'
+        answer = await olga.client.post(f"{olga.url}/graphql", content=body, headers=headers)
+        assert answer.status_code < 500
+        assert "INTERNAL" not in answer.text
 
     @pytest.mark.parametrize(
         "more",

@@ -152,6 +152,27 @@ class TestCapture:
         assert await ann.real() == 40 + released
         assert 1 <= codes(done).count("") <= 2
 
+    async def test_while_it_comes_due(self, ann: Player, olga: Api) -> None:
+        """Each part is captured before, or refused after; what is released is the rest."""
+        held, captured = await place(olga, ann, expiresAt=in_s(0.5)), 0
+
+        async def capture_until_closed() -> None:
+            nonlocal captured
+            while (await do(olga, "capture", holdId=held, amount=1)).get("code") is None:
+                captured += 1
+
+        await asyncio.gather(*(capture_until_closed() for _ in range(5)))
+        status, *amounts = await stands(olga, held)
+        assert (status, *amounts) == ("EXPIRED" if captured < 60 else "CAPTURED", captured, 60 - captured, 0)
+        assert await ann.look() == {"real": 100 - captured, "bonus": 0, "locked": 0, "available": 100 - captured}
+
+    async def test_while_the_wallet_is_frozen(self, ann: Player, olga: Api) -> None:
+        held = await place(olga, ann)
+        captures = [do(olga, "capture", holdId=held, amount=1) for _ in range(20)]
+        *done, _ = await asyncio.gather(*captures, do(olga, "freezeWallet", walletId=ann.wallet))
+        assert set(codes(done)) <= {"", "WALLET_NOT_ACTIVE"}
+        assert await ann.locked() == 60 - codes(done).count("")
+
     async def test_of_another_tenant(self, ann: Player, olga: Api, abroad: Api) -> None:
         held = await place(olga, ann)
         for operation, more in (("capture", {"amount": 1}), ("voidHold", {})):
