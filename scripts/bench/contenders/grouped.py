@@ -8,8 +8,8 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from random import choice, sample
@@ -26,6 +26,8 @@ from libs.core.ids import new_id
 from libs.core.migrations import migrate
 from libs.core.money import Money
 from libs.core.mongo import Mongo
+from libs.core.redis import Redis
+from libs.core.server import collect_rarely
 from libs.core.tenants import SystemWallet
 from scripts.bench.contenders.load import Ask, loaded
 from services.payment import store
@@ -33,6 +35,7 @@ from services.payment.domain import End, Operation, Transfer, TransferKind, Wall
 from services.payment.domain.limits import Limit, LimitOperation, LimitSource, LimitWindow
 from services.payment.ledger import Ledger
 from services.payment.store.documents import limit_row
+from services.payment.turns import Turns
 
 TENANT, CURRENCY, OPENING = "demo", "EUR", 10**9
 OPENED_AT = datetime(2026, 1, 1, tzinfo=UTC)
@@ -55,8 +58,14 @@ def players(count: int) -> list[Wallet]:
     return [user_wallet(TENANT, f"player-{n}", "main", CURRENCY, OPENED_AT) for n in range(count)]
 
 
-def open_ledger(mongo: Mongo) -> AbstractAsyncContextManager[Ledger]:
-    return Ledger(mongo, Outbox(mongo.db), SystemClock())
+@asynccontextmanager
+async def open_ledger(mongo: Mongo) -> AsyncIterator[Ledger]:
+    """As a service opens it: with turns, and with a collector that looks rarely."""
+    redis = Redis.connect(os.environ["REDIS_URL"], namespace=mongo.db.name)
+    async with Turns(redis) as turns, Ledger(mongo, Outbox(mongo.db), SystemClock(), turns=turns) as ledger:
+        collect_rarely()
+        yield ledger
+    await redis.close()
 
 
 async def prepare(mongo: Mongo, wallets: Sequence[Wallet]) -> None:
