@@ -339,7 +339,7 @@ class TestImportInto:
         command = [sys.executable, "-c", KILLED_IN_THE_MIDDLE, mongo_url, namespace, str(file)]
         killed = await asyncio.create_subprocess_exec(*command)
         assert await killed.wait() == -signal.SIGKILL
-        assert await target.db["wallets"].count_documents({})
+        await eventually(lambda: target.db["wallets"].count_documents({}))
         with pytest.raises(Unavailable, match="being imported"):
             await open_ledger(target).__aenter__()
         await target.db["leases"].update_one({"_id": "ledger-import"}, {"$set": {"expires_at": None}})
