@@ -14,7 +14,7 @@ from functools import cached_property
 from itertools import accumulate, pairwise
 from typing import Any
 
-from tests.soak.client import REHEARSAL, REUSE
+from tests.soak.client import REHEARSAL, REUSE, TROUBLE
 from tests.soak.history import NEVER, Call, Read
 from tests.soak.operations import (
     OPERATIONS,
@@ -26,8 +26,6 @@ from tests.soak.operations import (
     expiry_moves,
 )
 
-# What a client may be told when it is not told an outcome.
-TROUBLE = {"UNAVAILABLE", "DEADLINE_EXCEEDED", "UNKNOWN", "REFUSED_CONNECTION", "CONNECTION_LOST", "CUT_OFF"}
 ANY_VERDICT = set().union(*(operation.refusals for operation in OPERATIONS.values()))
 # Real, bonus, locked.
 State = tuple[int, ...]

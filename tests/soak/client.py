@@ -27,6 +27,8 @@ NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 NOTHING_DONE = ("UNAVAILABLE", "DEADLINE_EXCEEDED")
 REFUSED_CONNECTION, LOST = "REFUSED_CONNECTION", "CONNECTION_LOST"
 
+# What a client may be told when it is not told an outcome.
+TROUBLE = {*NOTHING_DONE, "UNKNOWN", REFUSED_CONNECTION, LOST, "CUT_OFF"}
 # What is asked under these names is not the operation that it looks like.
 REUSE, REHEARSAL = "reuse of an id", "rehearsal"
 
@@ -164,14 +166,17 @@ class Session:
                 return operation, asked
 
     async def until_answered(self, operation: Operation, asked: Asked) -> None:
+        """Or until it is clear that it will not be: the checker then says so."""
         give_up = max(self._task.until, time.monotonic()) + FINISHED_WITHIN_S
-        while time.monotonic() < give_up:
+        surprises = 0
+        while time.monotonic() < give_up and surprises < 5:
             answers = await self._call(operation, asked)
             outcomes = {answer["outcome"] for answer in answers}
             if outcomes <= {"ok", "refused"}:
                 if outcomes == {"ok"}:
                     self._world.accepted.append((operation.name, asked))
                 return
+            surprises += any(answer.get("code") not in TROUBLE for answer in answers if answer["outcome"] == "unknown")
             await asyncio.sleep(BACK_OFF_S * self._rng.uniform(0.5, 1.5))  # a polite client's
 
     async def _call(self, operation: Operation, asked: Asked, as_: str = "") -> list[dict[str, Any]]:
