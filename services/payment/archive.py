@@ -108,10 +108,14 @@ class Reader:
         self._is_signed = is_signed
         self._tallies = _Tallies()
         self._place = "the first line"
-        self._head = self._read_line()
-        self.head: dict[str, Any] = self._parsed(self._head)
-        if (self.head.get("format"), self.head.get("version")) != (FORMAT, VERSION):
-            raise Damaged(f"this is no {FORMAT} of version {VERSION}")
+        try:
+            self._head = self._read_line()
+            self.head = self._parsed(self._head)
+            if (self.head.get("format"), self.head.get("version")) != (FORMAT, VERSION):
+                raise Damaged(f"this is no {FORMAT} of version {VERSION}")
+        except BaseException:
+            self._file.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
