@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from libs.core.audit import AuditLog
+from libs.core.mongo import Mongo
 from tests.live import Api
 from tests.payment.operations.asking import Player, codes, do, refused
 
@@ -51,6 +53,13 @@ class TestFreezeWallet:
             await do(olga, "freezeWallet", walletId=ann.wallet, reason="stolen card")
         [event] = [event for event in await told(ann) if event["type"] == "wallet.frozen"]
         assert (event["data"]["reason"], event["actor"]) == ("stolen card", "olga")
+
+    async def test_is_in_the_audit_log(self, ann: Player, olga: Api, database: Mongo) -> None:
+        await do(olga, "freezeWallet", walletId=ann.wallet, reason="stolen card")
+        await do(olga, "setCreditLimit", walletId=ann.wallet, amount=7)
+        rows = await AuditLog(database.db, "payment.demo").read(resource=ann.wallet)
+        assert [(row.actor, row.reason) for row in rows] == [("olga", "stolen card"), ("olga", "INC-7")]
+        assert [row.after["status"] for row in rows if row.after] == ["frozen", "frozen"]
 
     async def test_while_debits_run(self, ann: Player, olga: Api) -> None:
         """What was answered as done before is there; nothing is done after."""
