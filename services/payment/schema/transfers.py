@@ -70,7 +70,10 @@ class Transaction:
 
 @strawberry.federation.type(keys=["id"], description="An accepted movement of money between two buckets.")
 class Transfer:
-    id: ID
+    id: ID = strawberry.field(
+        description="The operation's; of its further transfers `<operation id>.1` and so on, of a hold that came due "
+        "`<hold id>.expiry`."
+    )
     kind: TransferKind
     amount: BigInt
     currency: str
