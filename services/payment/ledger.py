@@ -41,7 +41,7 @@ from libs.core.context import Deadline
 from libs.core.errors import CoreError, DeadlineExceeded, InvalidInput, LeaseLost, OutcomeUnknown, Refusal, Unavailable
 from libs.core.events import Event, Outbox
 from libs.core.lock import Lease
-from libs.core.mongo import DURABLE, Mongo, Session
+from libs.core.mongo import DURABLE, Database, Mongo, Session
 from libs.core.tasks import ended
 from libs.core.telemetry import span
 from services.payment import facts, store
@@ -408,7 +408,7 @@ class Lane:
     async def take(self) -> None:
         for number in count():
             lease = Lease(self._database, store.lease_name(number), ttl_s=LANE_TTL_S)
-            if await _acquire(lease):
+            if await _acquire(lease, self._database):
                 await store.adopt_journal(self._database, number)
                 promised = await store.first_promise(self._database, self._clock.now())
                 await lease.renew(at=promised, session=self.session.session_id["id"])
@@ -445,15 +445,17 @@ class Lane:
         await self.session.end_session()
 
 
-async def _acquire(lease: Lease) -> bool:
+async def _acquire(lease: Lease, database: Database) -> bool:
     """False too for a lease that is locked, by the transaction of a process that died."""
     try:
         with pymongo.timeout(LANE_ANSWERS_WITHIN_S):
             return await lease.acquire(**store.TAKING)
-    except OperationFailure as error:
-        if error.timeout:
-            return False
-        raise
+    except PyMongoError as error:
+        if not error.timeout:
+            raise
+    with pymongo.timeout(LANE_ANSWERS_WITHIN_S):
+        await database.client.admin.command("ping")  # if all of MongoDB hangs, the next lane is no better
+    return False
 
 
 @asynccontextmanager

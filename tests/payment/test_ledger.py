@@ -282,6 +282,15 @@ class TestLane:
                 await session.abort_transaction()
         assert await balance(payment_db, held) == 90
 
+    async def test_one_that_a_dead_process_left_locked_is_passed_by(self, payment_db: Mongo) -> None:
+        async with open_ledger(payment_db):
+            pass
+        async with payment_db.client.start_session() as session, await session.start_transaction():
+            await payment_db.db["leases"].update_one({"_id": "lane-0"}, {"$set": {"dead": True}}, session=session)
+            async with open_ledger(payment_db) as ledger:
+                assert (await ledger.health())["lane"] == 1
+            await session.abort_transaction()
+
 
 class TestShutdown:
     async def test_finishes_what_was_accepted(self, payment_db: Mongo, player: Any) -> None:
