@@ -91,11 +91,12 @@ class TestTwoProcesses:
                     assert isinstance(await ledger.post(transfer(name, payer, payee, 1), soon()), Transfer)
                 done[number] += 1
 
-        async with Turns(redis) as one, Turns(redis) as other:
-            async with (
-                Ledger(payment_db, Outbox(payment_db.db), SystemClock(), turns=one) as first,
-                Ledger(payment_db, Outbox(payment_db.db), SystemClock(), turns=other) as second,
-            ):
-                callers = ((n, ledger, c) for n, ledger in enumerate((first, second)) for c in range(8))
-                await asyncio.gather(*(pay(*caller) for caller in callers))
+        async with (
+            Turns(redis) as one,
+            Turns(redis) as other,
+            Ledger(payment_db, Outbox(payment_db.db), SystemClock(), turns=one) as first,
+            Ledger(payment_db, Outbox(payment_db.db), SystemClock(), turns=other) as second,
+        ):
+            callers = ((n, ledger, c) for n, ledger in enumerate((first, second)) for c in range(8))
+            await asyncio.gather(*(pay(*caller) for caller in callers))
         assert min(done) >= 0.3 * sum(done)
