@@ -51,7 +51,6 @@ from services.payment.domain import (
     Outcome,
     Reverse,
     TenantRules,
-    check_storable,
     linked,
 )
 from services.payment.domain.book import TICK
@@ -189,8 +188,8 @@ class Ledger:
     async def post(self, operation: Operation, deadline: Deadline) -> Outcome:
         """Decides and, if it is accepted, durably commits one operation.
 
-        A business rule's no is returned, as a `Refusal`. Raised are `InvalidInput` (it could never be stored),
-        `Unavailable` and `DeadlineExceeded` (nothing was done) and `OutcomeUnknown` (ask again with the same id).
+        A business rule's no is returned, as a `Refusal`. Raised are `Unavailable` and `DeadlineExceeded` (nothing was
+        done) and `OutcomeUnknown` (ask again with the same id).
         """
         return (await self._enqueue([operation], deadline))[0]
 
@@ -201,7 +200,7 @@ class Ledger:
         return await self._enqueue(linked(operations), deadline)
 
     async def _enqueue(self, operations: Sequence[Operation], deadline: Deadline) -> list[Outcome]:
-        size = sum(check_storable(operation.reference, operation.metadata) for operation in operations)
+        size = sum(operation.size_bytes for operation in operations)
         if self._closing or not self._at_work:
             raise Unavailable("this process takes no more operations: nothing was done")
         too_many = self._queued_operations + len(operations) > QUEUE_LIMIT

@@ -486,7 +486,7 @@ class Book:
             actor=operation.actor,
             reference=operation.reference,
             metadata=operation.metadata,
-            fingerprint=operation.fingerprint(),
+            fingerprint=operation.fingerprint,
             operation_id=operation.id,
             leg=number,
             legs=len(legs),
@@ -645,7 +645,7 @@ def _owned(wallet: Wallet) -> int:
 
 def _replay(operation: Operation, stored: Transfer) -> Outcome:
     """The stored outcome for the same content; to a caller who may not see the original, the id is simply taken."""
-    same = operation.fingerprint() == stored.fingerprint and stored.leg == 0
+    same = operation.fingerprint == stored.fingerprint and stored.leg == 0
     if same and (operation.actor == stored.actor or stored.visible_to(operation.sight)):
         return stored
     return refusals.idempotency_mismatch(operation)

@@ -152,15 +152,22 @@ class Operation:
     # Names the all-or-nothing set this belongs to, as part of what is asked for: see `linked`.
     set_id: str = ""
     dry_run: bool = False
+    key: str = field(init=False)
+    size_bytes: int = field(init=False)
+    # Equal for equal content: what tells a retry from another operation under the same id. Made when the operation is
+    # asked for, while MongoDB is busy with those before it.
+    fingerprint: bytes = field(init=False)
+
+    def __post_init__(self) -> None:
+        """`InvalidInput` for what could never be stored."""
+        object.__setattr__(self, "size_bytes", check_storable(self.reference, self.metadata))
+        object.__setattr__(self, "key", f"{self.tenant_id}:{self.id}")
+        object.__setattr__(self, "fingerprint", self._fingerprint())
 
     @classmethod
     def of(cls, kind: TransferKind, source: End, destination: End, money: Money, **others: Any) -> Self:
         """One of a single leg."""
         return cls(kind=kind, legs=(Leg(kind, source, destination, money),), **others)
-
-    @property
-    def key(self) -> str:
-        return f"{self.tenant_id}:{self.id}"
 
     @property
     def source(self) -> End:
@@ -184,8 +191,7 @@ class Operation:
     def leg_id(self, number: int) -> str:
         return leg_id(self.id, number)
 
-    def fingerprint(self) -> bytes:
-        """Equal for equal content: what tells a retry from another operation under the same id."""
+    def _fingerprint(self) -> bytes:
         content = (
             self.kind,
             self._movements,

@@ -77,18 +77,13 @@ def wallet_from(row: Mapping[str, Any]) -> Wallet:
         created_at=row["created_at"],
         at=row["at"],
         status=row["status"],
-        buckets=_plain(row["buckets"]),
-        sequences=_plain(row["sequences"]),
+        buckets=row["buckets"],
+        sequences=row["sequences"],
         position=int(row["position"]),
-        lots=_plain(row["lots"]),
+        lots=row["lots"],
         credit_limit=int(row["credit_limit"]),
         hold_due=row["hold_due"],
     )
-
-
-def _plain(numbers: Mapping[str, int]) -> dict[str, int]:
-    """The driver reads what needs more than 31 bits as a class of its own, which money does not take for an int."""
-    return {name: int(number) for name, number in numbers.items()}
 
 
 def wallet_row(wallet: Wallet) -> Document:
@@ -133,7 +128,7 @@ def account_from(row: Mapping[str, Any]) -> Account:
         status=row.get("status", AccountStatus.ACTIVE),
         excluded_until=row.get("excluded_until"),
         limits=[limit_from(limit) for limit in row["limits"]] if row.get("limits") else [],
-        counters={name: [int(n) for n in used] for name, used in (row.get("counters") or {}).items()},
+        counters=row.get("counters") or {},
     )
 
 
