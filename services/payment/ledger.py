@@ -101,9 +101,16 @@ class Work:
     def wanted(self) -> bool:
         return not self.answer.done()
 
-    def refuse(self, error: CoreError) -> None:
-        if self.wanted:
-            self.answer.set_exception(error)
+    def tell(self, verdict: list[Outcome] | Exception) -> None:
+        if not self.wanted:
+            return
+        if isinstance(verdict, Exception):
+            self.answer.set_exception(verdict)
+        else:
+            self.answer.set_result(verdict)
+
+
+Verdict = tuple[Work, list[Outcome] | Exception]
 
 
 @dataclass(slots=True)
@@ -224,8 +231,9 @@ class Ledger:
                 continue
             async with self._turns.turn() if self._turns else nullcontext():
                 group = self._gather()  # now, and not before the turn: who waits for it gathers
-                if group:
-                    await self._settle(group)
+                verdicts = await self._settle(group) if group else []
+            for work, verdict in verdicts:  # after it: what callers do with their answers keeps nobody waiting
+                work.tell(verdict)
 
     async def _wait_for_work(self) -> None:
         self._arrival.clear()
@@ -241,37 +249,33 @@ class Ledger:
             self._queued_operations -= len(work.operations)
             self._queued_bytes -= work.size_bytes
             if work.deadline.remaining_s <= 0:
-                work.refuse(DeadlineExceeded("this waited too long to be begun: nothing was done"))
+                work.tell(DeadlineExceeded("this waited too long to be begun: nothing was done"))
             if work.wanted:
                 group.append(work)
                 size += len(work.operations)
         return group
 
-    async def _settle(self, group: Sequence[Work], contention_s: float = CONTENTION_PATIENCE_S) -> None:
-        """Every caller in `group` has an answer when this returns."""
+    async def _settle(self, group: Sequence[Work], contention_s: float = CONTENTION_PATIENCE_S) -> list[Verdict]:
+        """What is to be told to everybody in `group` who was not told yet."""
         try:
             with span("ledger.group", operations=sum(len(work.operations) for work in group)):
                 outcomes = await self._persist(group, Deadline.after(contention_s))
         except CoreError as error:
-            for work in group:
-                work.refuse(error)
+            return [(work, error) for work in group]
         except Exception as error:
-            await self._halve(group, error)
-        else:
-            for work, answer in zip(group, outcomes, strict=True):
-                if work.wanted:
-                    work.answer.set_result(answer)
+            return await self._halve(group, error)
+        return list(zip(group, outcomes, strict=True))
 
-    async def _halve(self, group: Sequence[Work], error: Exception) -> None:
-        """Something in `group` cannot be written: the others must not fail with it."""
+    async def _halve(self, group: Sequence[Work], error: Exception) -> list[Verdict]:
+        """Something in `group` cannot be written: the others must not fail with it, nor wait until it is found."""
         if len(group) == 1:
             log.error("operation cannot be written", operation=group[0].operations[0].key, exc_info=error)
-            if group[0].wanted:
-                group[0].answer.set_exception(error)
-            return
+            return [(group[0], error)]
         middle = len(group) // 2
         for half in (group[:middle], group[middle:]):
-            await self._settle(half, contention_s=CONTENTION_PATIENCE_S / 10)
+            for work, verdict in await self._settle(half, contention_s=CONTENTION_PATIENCE_S / 10):
+                work.tell(verdict)
+        return []
 
     async def _persist(self, group: Sequence[Work], contention: Deadline) -> list[list[Outcome]]:
         """Tries until the group is committed; raises a `CoreError` that is true for each, or what is lasting."""
