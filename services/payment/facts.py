@@ -5,7 +5,7 @@ from datetime import datetime
 from libs.core.errors import Refusal
 from libs.core.events import Event, EventData
 from services.payment import events
-from services.payment.domain import Book, Operation, Transaction, Transfer, TransferKind, account_key
+from services.payment.domain import Book, Bucket, Operation, Transaction, Transfer, TransferKind, account_key
 
 # Said only to who asked: whether these were the caller's wallets was not, or not yet, found out.
 UNTOLD = {
@@ -32,20 +32,29 @@ _OF_REVERSALS: dict[str, type[events.DepositReversed | events.WithdrawalReversed
 
 def of_transfer(book: Book, transfer: Transfer) -> list[Event]:
     told: list[EventData] = [_completed(transfer)]
-    owner_id, at = transfer.owner_id, transfer.at
+    owner_id, at, kind = transfer.owner_id, transfer.at, _meaning(book, transfer)
     player = transfer.credit if transfer.debit.is_system else transfer.debit
-    if transfer.kind in _OF_KIND:
-        told.append(_OF_KIND[transfer.kind](**_movement(transfer, player)))
-    elif transfer.kind in _OF_BETS:
-        told.append(_OF_BETS[transfer.kind](**_movement(transfer, player), bucket=player.bucket, lot=player.lot))
+    if kind in _OF_KIND:
+        told.append(_OF_KIND[kind](**_movement(transfer, player)))
+    elif kind in _OF_BETS:
+        bucket = Bucket.BONUS if player.lot else Bucket.REAL  # a stake that was held was real before
+        told.append(_OF_BETS[kind](**_movement(transfer, player), bucket=bucket, lot=player.lot))
     elif transfer.reverses:
         original = book.transfers[f"{transfer.tenant_id}:{transfer.reverses}"]
-        if original.kind in _OF_REVERSALS:
+        undone = _OF_REVERSALS.get(_meaning(book, original))
+        if undone:
             # What is owed moves nothing of the player's, and yet it is their deposit that is undone.
             player = original.credit if original.debit.is_system else original.debit
             owner_id = player.owner_id
-            told.append(_OF_REVERSALS[original.kind](**_movement(transfer, player), reverses=transfer.reverses))
+            told.append(undone(**_movement(transfer, player), reverses=transfer.reverses))
     return [_event(book, transfer.tenant_id, owner_id, data, transfer.id, transfer.actor, at) for data in told]
+
+
+def _meaning(book: Book, transfer: Transfer) -> str:
+    """What was captured to the system is what the hold was for: a withdrawal, or a bet."""
+    hold = book.holds.get(f"{transfer.tenant_id}:{transfer.hold_id}")
+    captured = transfer.kind == TransferKind.CAPTURE and transfer.credit.is_system
+    return hold.purpose if captured and hold else transfer.kind
 
 
 def is_told(book: Book, operation: Operation, refusal: Refusal) -> bool:

@@ -94,6 +94,13 @@ class TestHold:
 
 
 class TestCapture:
+    async def test_to_the_system_is_told_as_what_the_hold_was_for(self, ann: Player, olga: Api, told: Any) -> None:
+        held = await place(olga, ann)
+        captured = await do(olga, "capture", holdId=held, amount=50)
+        await do(olga, "reverseTransfer", transferId=captured["id"], reason="came back")
+        facts = [e["type"] for e in await told(ann) if e["type"].startswith("withdrawal.")]
+        assert facts == ["withdrawal.completed", "withdrawal.reversed"]
+
     async def test_a_withdrawal_leaves_for_outside(self, ann: Player, olga: Api) -> None:
         held = await place(olga, ann)
         done = await do(olga, "capture", holdId=held, amount=60)
