@@ -321,6 +321,7 @@ class TestTold:
             "bet.placed",
             "bet.settled",
             "deposit.completed",
+            "withdrawal.completed",  # what was held for one, and captured
             "withdrawal.completed",
         ]
         # One for each transfer: a bet has two here, so has an exchange, and a capture that releases the rest.
