@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -80,10 +81,12 @@ async def _told_of_system_wallets(live: Live, mongo_url: str, namespace: str) ->
             admin = as_("ada", "admin", tenant=tenant)
             made = (await admin.ask(CREATE, input={"url": to.url, "eventTypes": ["wallet.created"]}))["endpoint"]
             wallet = await as_(user, tenant=tenant).ask(WALLET, input={"currency": "EUR"})
-            await eventually(
-                lambda wallet=wallet: any(wallet["id"].encode() in got.body for got in to.got), within_s=45
-            )
+            await eventually(partial(_heard_of, to, wallet["id"]), within_s=45)
             await admin.ask(DELETE, id=made["id"])
+
+
+def _heard_of(to: Receiver, wallet_id: str) -> bool:
+    return any(wallet_id.encode() in got.body for got in to.got)
 
 
 @pytest.fixture
