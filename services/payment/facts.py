@@ -82,6 +82,14 @@ def of_refusal(book: Book, operation: Operation, refusal: Refusal, at: datetime)
 
 
 def _event(book: Book, tenant_id: str, owner_id: str, data: EventData, subject: str, actor: str, at: datetime) -> Event:
+    number = book.next_event(tenant_id, owner_id, at)
+    return about_owner(data, tenant_id, owner_id, subject, actor=actor, at=at, number=number)
+
+
+def about_owner(
+    data: EventData, tenant_id: str, owner_id: str, subject: str, *, actor: str, at: datetime, number: int
+) -> Event:
+    """Payment's events are ordered by owner, and numbered in the owner's account."""
     return Event.new(
         data,
         source="payment",
@@ -90,7 +98,7 @@ def _event(book: Book, tenant_id: str, owner_id: str, data: EventData, subject: 
         partition_key=account_key(tenant_id, owner_id),
         time=at,
         actor=actor,
-        sequence=book.next_event(tenant_id, owner_id, at),
+        sequence=number,
     )
 
 

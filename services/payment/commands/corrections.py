@@ -4,13 +4,12 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from libs.core.context import Context
-from libs.core.errors import InvalidInput, Refusal
+from libs.core.errors import Refusal
 from libs.core.money import Money
 from libs.core.tenants import SystemWallet, system_wallet_id
 from services.payment import store
-from services.payment.commands.payment import Asked, Payment, amount_of, operation, system_end
+from services.payment.commands.payment import Asked, Payment, amount_of, check_reason, operation, system_end
 from services.payment.domain import (
-    REFERENCE_LIMIT,
     Bucket,
     Direction,
     End,
@@ -52,7 +51,7 @@ class NewAdjustment(Asked):
 
 
 async def reverse(payment: Payment, context: Context, new: NewReversal) -> Outcome:
-    _check_reason(new.reference)
+    check_reason(new.reference)
     tenant_id = context.tenant_id
     original = (await store.transfers_by_id(payment.platform.mongo.db, tenant_id, [new.transfer_id])).get(
         new.transfer_id
@@ -86,7 +85,7 @@ async def adjust(payment: Payment, context: Context, new: NewAdjustment) -> Outc
 
     What waits, or was rejected, is not done because the threshold is another one when it is asked for again.
     """
-    _check_reason(new.reference)
+    check_reason(new.reference)
     await payment.platform.tenants.currency(context.tenant_id, new.money.currency)
     config = payment.platform.config.get(PaymentConfig, context.tenant_id)
     before = await store.request(payment.platform.mongo.db, context.tenant_id, new.id)
@@ -118,7 +117,7 @@ async def _request(
     stored = before or (fresh if new.dry_run else await store.open_request(database, fresh, line.owner_id))
     if stored.asks_for_the_same(fresh):
         return stored
-    return Refusal("IDEMPOTENCY_MISMATCH", f"the id {new.id} was used before", rule="operation.id", id=new.id)
+    return refusals.idempotency_mismatch(new.id)
 
 
 async def approve(payment: Payment, context: Context, request_id: str) -> Outcome:
@@ -182,8 +181,3 @@ async def _adjust(payment: Payment, context: Context, new: NewAdjustment, action
     kind = TransferKind.ADJUSTMENT
     leg = Leg(kind, source, destination, new.money)
     return await payment.ledger.post(operation(payment, context, new, action, kind, [leg]), context.deadline)
-
-
-def _check_reason(reason: str) -> None:
-    if not 0 < len(reason.strip()) <= REFERENCE_LIMIT:
-        raise InvalidInput(f"a reason has 1 to {REFERENCE_LIMIT} characters", field="input.reason")

@@ -64,7 +64,7 @@ async def quote(payment: Payment, context: Context, new: NewQuote) -> Quote | Re
     )
     stored = await store.open_quote(platform.mongo.db, fresh)
     if (stored.owner_id, stored.source, stored.target.currency) != (fresh.owner_id, fresh.source, target.code):
-        return Refusal("IDEMPOTENCY_MISMATCH", f"the id {new.id} was used before", rule="operation.id", id=new.id)
+        return refusals.idempotency_mismatch(new.id)
     return stored
 
 

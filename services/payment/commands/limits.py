@@ -13,10 +13,10 @@ from libs.core.app import Platform
 from libs.core.audit import AuditLog
 from libs.core.context import Context
 from libs.core.errors import Forbidden, InvalidInput
-from libs.core.events import Event, EventData
+from libs.core.events import EventData
 from libs.core.mongo import Session
-from services.payment import events
-from services.payment.commands import Payment
+from services.payment import events, facts
+from services.payment.commands.payment import Payment, check_reason
 from services.payment.domain import Account, TenantRules
 from services.payment.domain.limits import (
     ALL_WALLETS,
@@ -124,7 +124,7 @@ async def remove_my_limit(payment: Payment, context: Context, of: LimitOf) -> Ac
 async def suspend_account(payment: Payment, context: Context, owner_id: str, reason: str) -> AccountLimits:
     """No debit by the owner, and no deposit, until `resume_account`. Does nothing if it is suspended."""
     _demand(payment, context, "account:manage", owner_id)
-    _check_reason(reason)
+    check_reason(reason, field="reason", limit=REASON_LIMIT)
     change = _Change(
         "account.suspend",
         decide=lambda standing, _: replace(standing, status=AccountStatus.SUSPENDED),
@@ -137,7 +137,7 @@ async def suspend_account(payment: Payment, context: Context, owner_id: str, rea
 async def resume_account(payment: Payment, context: Context, owner_id: str, reason: str) -> AccountLimits:
     """Takes a suspension back, and leaves a self-exclusion as it is. Does nothing if there is none."""
     _demand(payment, context, "account:manage", owner_id)
-    _check_reason(reason)
+    check_reason(reason, field="reason", limit=REASON_LIMIT)
     change = _Change(
         "account.resume",
         decide=lambda standing, _: replace(standing, status=AccountStatus.ACTIVE),
@@ -214,15 +214,8 @@ async def _apply(payment: Payment, context: Context, owner_id: str, change: _Cha
         currency = change.balances_in
         noted = await accounts.note_balances(database, session, account, currency) if currency else {}
         number = await accounts.save_standing(database, session, account, standing, noted)
-        event = Event.new(
-            change.tell(standing, account.at),
-            source="payment",
-            subject=owner_id,
-            tenant_id=tenant_id,
-            partition_key=account.key,
-            time=account.at,
-            actor=actor,
-            sequence=number,
+        event = facts.about_owner(
+            change.tell(standing, account.at), tenant_id, owner_id, owner_id, actor=actor, at=account.at, number=number
         )
         await platform.outbox.append(session, [event], at=account.at)
         await audit.append(
@@ -298,9 +291,4 @@ def _demand(payment: Payment, context: Context, action: str, owner_id: str) -> N
 def _check_source_and_reason(of: LimitOf, reason: str) -> None:
     if of.source is LimitSource.PLAYER:
         raise InvalidInput("a player's own limit is the player's to set", field="source")
-    _check_reason(reason)
-
-
-def _check_reason(reason: str) -> None:
-    if not 0 < len(reason.strip()) <= REASON_LIMIT:
-        raise InvalidInput(f"a reason has 1 to {REASON_LIMIT} characters", field="reason")
+    check_reason(reason, field="reason", limit=REASON_LIMIT)

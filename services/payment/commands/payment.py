@@ -12,7 +12,7 @@ from libs.core.pagination import Paginator
 from libs.core.tenants import SystemWallet
 from libs.core.webhooks import Webhooks
 from services.payment.balances import Balances
-from services.payment.domain import End, Leg, Operation, Terms, TransferKind
+from services.payment.domain import REFERENCE_LIMIT, End, Leg, Operation, Terms, TransferKind
 from services.payment.keys import JournalKeys
 from services.payment.ledger import Ledger
 from services.payment.verify.watch import Watch
@@ -80,3 +80,9 @@ def amount_of(amount_minor: int, currency: str) -> Money:
 
 def system_end(context: Context, kind: SystemWallet, currency: str) -> End:
     return End.of_system(context.tenant_id, kind, currency)
+
+
+def check_reason(reason: str, *, field: str = "input.reason", limit: int = REFERENCE_LIMIT) -> None:
+    """What is decided by a person has a reason: `InvalidInput` without one."""
+    if not 0 < len(reason.strip()) <= limit:
+        raise InvalidInput(f"a reason has 1 to {limit} characters", field=field)

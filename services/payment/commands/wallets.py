@@ -2,17 +2,18 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from libs.core.audit import AuditLog
 from libs.core.context import Context
 from libs.core.errors import Forbidden, InvalidInput, Refusal
-from libs.core.events import Event, EventData
+from libs.core.events import EventData
 from libs.core.money import INT64_MAX
 from libs.core.mongo import Session
 from libs.core.tenants import SystemWallet
-from services.payment import store
-from services.payment.commands.payment import Payment
-from services.payment.domain import REFERENCE_LIMIT, Wallet, WalletStatus, system_wallet, user_wallet, wallet_key
+from services.payment import facts, store
+from services.payment.commands.payment import Payment, check_reason
+from services.payment.domain import Wallet, WalletStatus, refusals, system_wallet, user_wallet, wallet_key
 from services.payment.events import CreditLimitChanged, WalletClosed, WalletCreated, WalletFrozen, WalletUnfrozen
 from services.payment.settings import PaymentConfig
 
@@ -52,25 +53,19 @@ async def _open(payment: Payment, wallet: Wallet, actor: str) -> Wallet:
         if there:
             return there
         at, number = await store.next_event(platform.mongo.db, session, wallet, platform.clock.now())
-        created = Event.new(
-            WalletCreated(
-                wallet_id=wallet.id,
-                owner_id=wallet.owner_id,
-                kind=wallet.kind,
-                category=wallet.category,
-                currency=wallet.currency,
-                created_at=wallet.created_at,
-            ),
-            source="payment",
-            subject=wallet.id,
-            tenant_id=wallet.tenant_id,
-            partition_key=wallet.account_key,
-            time=at,
-            actor=actor,
-            sequence=number,
+        created = WalletCreated(
+            wallet_id=wallet.id,
+            owner_id=wallet.owner_id,
+            kind=wallet.kind,
+            category=wallet.category,
+            currency=wallet.currency,
+            created_at=wallet.created_at,
+        )
+        event = facts.about_owner(
+            created, wallet.tenant_id, wallet.owner_id, wallet.id, actor=actor, at=at, number=number
         )
         await store.insert_wallet(platform.mongo.db, session, wallet)
-        await platform.outbox.append(session, [created], at=at)
+        await platform.outbox.append(session, [event], at=at)
         return wallet
 
     opened = await platform.mongo.transaction(open_once)
@@ -81,20 +76,12 @@ async def _open(payment: Payment, wallet: Wallet, actor: str) -> Wallet:
 async def freeze(payment: Payment, context: Context, wallet_id: str, reason: str) -> Wallet | Refusal:
     """Nothing leaves it and nothing comes in but corrections, and what is held for it can still be released."""
 
-    def frozen(wallet: Wallet) -> Wallet | Refusal:
-        if wallet.status == WalletStatus.CLOSED:
-            return _closed(wallet)
-        return replace(wallet, status=WalletStatus.FROZEN)
-
+    frozen = _unless_closed(status=WalletStatus.FROZEN)
     return await _change(payment, context, "wallet:freeze", wallet_id, reason, frozen, lambda w: WalletFrozen(**w))
 
 
 async def unfreeze(payment: Payment, context: Context, wallet_id: str, reason: str) -> Wallet | Refusal:
-    def active(wallet: Wallet) -> Wallet | Refusal:
-        if wallet.status == WalletStatus.CLOSED:
-            return _closed(wallet)
-        return replace(wallet, status=WalletStatus.ACTIVE)
-
+    active = _unless_closed(status=WalletStatus.ACTIVE)
     return await _change(payment, context, "wallet:freeze", wallet_id, reason, active, lambda w: WalletUnfrozen(**w))
 
 
@@ -116,18 +103,13 @@ async def set_credit_limit(
     if not 0 <= limit_minor <= INT64_MAX:
         raise InvalidInput("a credit limit is a whole number of minor units from 0 to 2^63-1", field="input.amount")
 
-    def limited(wallet: Wallet) -> Wallet | Refusal:
-        if wallet.status == WalletStatus.CLOSED:
-            return _closed(wallet)
-        return replace(wallet, credit_limit=limit_minor)
-
     return await _change(
         payment,
         context,
         "wallet:credit",
         wallet_id,
         reason,
-        limited,
+        _unless_closed(credit_limit=limit_minor),
         lambda w: CreditLimitChanged(**w, credit_limit=str(limit_minor)),
     )
 
@@ -142,8 +124,7 @@ async def _change(
     fact: Callable[[dict[str, str]], EventData],
 ) -> Wallet | Refusal:
     """Decided on the wallet's own document, which every debit writes: none that was decided before can come after."""
-    if not 0 < len(reason.strip()) <= REFERENCE_LIMIT:
-        raise InvalidInput(f"a reason has 1 to {REFERENCE_LIMIT} characters", field="input.reason")
+    check_reason(reason)
     platform, tenant_id, actor = payment.platform, context.tenant_id, context.caller.user_id
     scope = platform.access.scope(context.caller, action)
 
@@ -162,16 +143,8 @@ async def _change(
             return after
         at, number = await store.next_event(platform.mongo.db, session, after, platform.clock.now())
         await store.save_standing(platform.mongo.db, session, after)
-        event = Event.new(
-            fact({"wallet_id": after.id, "owner_id": after.owner_id, "reason": reason}),
-            source="payment",
-            subject=after.id,
-            tenant_id=tenant_id,
-            partition_key=after.account_key,
-            time=at,
-            actor=actor,
-            sequence=number,
-        )
+        data = fact({"wallet_id": after.id, "owner_id": after.owner_id, "reason": reason})
+        event = facts.about_owner(data, tenant_id, after.owner_id, after.id, actor=actor, at=at, number=number)
         await platform.outbox.append(session, [event], at=at)
         await AuditLog(platform.mongo.db, f"payment.{tenant_id}", clock=platform.clock).append(
             session,
@@ -190,11 +163,9 @@ async def _change(
     return changed
 
 
-def _closed(wallet: Wallet) -> Refusal:
-    return Refusal(
-        "WALLET_NOT_ACTIVE",
-        f"wallet {wallet.id} is closed",
-        rule="wallet.status",
-        walletId=wallet.id,
-        status=str(wallet.status),
-    )
+def _unless_closed(**changes: Any) -> Callable[[Wallet], Wallet | Refusal]:
+    def changed(wallet: Wallet) -> Wallet | Refusal:
+        closed = wallet.status == WalletStatus.CLOSED
+        return refusals.wallet_not_active(wallet) if closed else replace(wallet, **changes)
+
+    return changed

@@ -46,7 +46,6 @@ from services.payment.domain.operations import (
     Transfer,
     TransferKind,
     expiry_id,
-    linked,
 )
 from services.payment.domain.wallets import (
     Account,
@@ -648,7 +647,4 @@ def _replay(operation: Operation, stored: Transfer) -> Outcome:
     same = operation.fingerprint == stored.fingerprint and stored.leg == 0
     if same and (operation.actor == stored.actor or stored.visible_to(operation.sight)):
         return stored
-    return refusals.idempotency_mismatch(operation)
-
-
-__all__ = ["Book", "Changes", "TenantRules", "expiry", "linked"]
+    return refusals.idempotency_mismatch(operation.id)

@@ -36,12 +36,9 @@ if TYPE_CHECKING:
     from services.payment.domain.wallets import Account, Wallet
 
 
-def idempotency_mismatch(operation: "Operation") -> Refusal:
+def idempotency_mismatch(id: str) -> Refusal:  # noqa: A002
     return Refusal(
-        "IDEMPOTENCY_MISMATCH",
-        f"the id {operation.id} was used before for another operation",
-        rule="operation.id",
-        id=operation.id,
+        "IDEMPOTENCY_MISMATCH", f"the id {id} was used before for another operation", rule="operation.id", id=id
     )
 
 

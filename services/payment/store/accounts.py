@@ -6,15 +6,12 @@ makes a limit hold: of two transactions that write it at once MongoDB lets only 
 
 from datetime import datetime
 
-from pymongo.errors import DuplicateKeyError, OperationFailure
-
 from libs.core.mongo import Database, Document, Session
 from services.payment.domain import Account, account_key
 from services.payment.domain.book import TICK
 from services.payment.domain.limits import Counters, Standing, note_balance
 from services.payment.store.documents import account_from, limit_row
-
-_WRITE_CONFLICT, _TRANSIENT = 112, {"errorLabels": ["TransientTransactionError"]}
+from services.payment.store.groups import update
 
 
 async def load_account(
@@ -41,13 +38,10 @@ async def save_standing(
         "at": account.at,
         "events": account.events + 1,
     }
-    update: Document = {"$set": changed, "$setOnInsert": {"counters": {}}}
+    change: Document = {"$set": changed, "$setOnInsert": {"counters": {}}}
     if noted:
-        update = {"$set": changed | {"counters": account.counters | noted}}
-    try:
-        await database["accounts"].update_one({"_id": account.key}, update, upsert=True, session=session)
-    except DuplicateKeyError:
-        raise OperationFailure("another transaction was the first to write this", _WRITE_CONFLICT, _TRANSIENT) from None
+        change = {"$set": changed | {"counters": account.counters | noted}}
+    await update(database, session, "accounts", [{"q": {"_id": account.key}, "u": change, "upsert": True}])
     return account.events + 1
 
 

@@ -160,7 +160,7 @@ async def save_standing(database: Database, session: Session, wallet: Wallet) ->
     """
     standing = {"status": str(wallet.status), "credit_limit": wallet.credit_limit}
     change = {"$set": standing, "$max": {"credit_limit_highest": wallet.credit_limit}}
-    await _update(database, session, "wallets", [{"q": {"_id": wallet.key}, "u": change}])
+    await update(database, session, "wallets", [{"q": {"_id": wallet.key}, "u": change}])
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,21 +234,21 @@ async def save_wallets(database: Database, session: Session, book: Book) -> None
     whole document: no index has to be looked at.
     """
     changed = book.changes.wallets
-    await _update(database, session, "wallets", [_wallet_update(book.wallets[key]) for key in changed])
+    await update(database, session, "wallets", [_wallet_update(book.wallets[key]) for key in changed])
 
 
 async def save_accounts(database: Database, session: Session, book: Book) -> None:
     changed = book.changes.accounts
-    await _update(database, session, "accounts", [_account_update(book.accounts[key]) for key in changed])
+    await update(database, session, "accounts", [_account_update(book.accounts[key]) for key in changed])
 
 
 async def save_terms(database: Database, session: Session, book: Book) -> None:
     """Holds, and what is reversed of a transfer."""
     holds, reversals = book.changes.holds, book.changes.reversed
     rows = [{"q": {"_id": key}, "u": hold_row(book.holds[key]), "upsert": True} for key in holds]
-    await _update(database, session, "holds", rows)
+    await update(database, session, "holds", rows)
     sums = [{"q": {"_id": k}, "u": {"$set": {"reversed": book.reversed[k]}}, "upsert": True} for k in reversals]
-    await _update(database, session, "reversals", sums)
+    await update(database, session, "reversals", sums)
 
 
 def _wallet_update(wallet: Wallet) -> Document:
@@ -269,7 +269,7 @@ async def _insert(database: Database, session: Session, collection: str, rows: S
         await _write(database, session, {"insert": collection, "documents": rows})
 
 
-async def _update(database: Database, session: Session, collection: str, updates: Sequence[Document]) -> None:
+async def update(database: Database, session: Session, collection: str, updates: Sequence[Document]) -> None:
     if updates:
         await _write(database, session, {"update": collection, "updates": updates})
 
