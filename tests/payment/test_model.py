@@ -654,8 +654,11 @@ async def _post(ledger: Ledger, work: Sequence[Operation]) -> Sequence[Outcome]:
 
 
 def _happened(outcomes: Iterable[Outcome], now: datetime) -> datetime:
-    """When the group was committed: some milliseconds after now, between which nothing comes due."""
-    return max((outcome.at for outcome in outcomes if isinstance(outcome, Transfer)), default=now)
+    """When the group was committed: now or some milliseconds later, between which nothing comes due.
+
+    A repetition is answered with what happened before, yet the group releases what is overdue by now.
+    """
+    return max([now, *(outcome.at for outcome in outcomes if isinstance(outcome, Transfer))])
 
 
 async def obey_on_mongo(mongo: Mongo, decree: Freeze | Credit | Restrict | None, model: Model, now: datetime) -> None:
