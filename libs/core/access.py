@@ -48,11 +48,21 @@ _OPERATOR = (
     *("adjustment:create", "adjustment:approve", "wallet:freeze", "wallet:close", "wallet:credit"),
 )
 _SERVICE = (*_SYSTEM, "bet:create", "bet:settle")
+# Of one's own account. An operator's is no wider: whoever manages another's factors can log in as them.
+_ACCOUNT = (
+    *("user:read", "user:update", "session:read", "session:revoke"),
+    *("factor:manage", "identity:manage"),
+)
+# Not among them: policy:manage, role:assign, grant:manage, apikey:manage, serviceaccount:manage. Those are an admin's.
+_SUPPORT = ("user:read", "user:suspend", "user:reset", "session:read", "session:revoke", "audit:read")
 
 # What holds in an empty database. A stored role of the same name takes the place of one of these.
 BUILT_IN = (
-    Role.of("player", allow=[f"{action}:own" for action in _PLAYER]),
-    Role.of("operator", allow=[f"{action}:tenant" for action in _OPERATOR]),
+    Role.of("player", allow=[f"{action}:own" for action in (*_PLAYER, *_ACCOUNT)]),
+    Role.of(
+        "operator",
+        allow=[*(f"{action}:tenant" for action in (*_OPERATOR, *_SUPPORT)), *(f"{action}:own" for action in _ACCOUNT)],
+    ),
     Role.of("service", allow=[f"{action}:tenant" for action in _SERVICE]),
     Role.of("admin", allow=["*:*:tenant"]),
 )
