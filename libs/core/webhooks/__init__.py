@@ -19,6 +19,7 @@ from typing import Self
 import structlog
 
 from libs.core.clock import Clock
+from libs.core.crypto import SecretBox
 from libs.core.errors import Refusal
 from libs.core.events import Event, EventData, Outbox, Subscriber
 from libs.core.mongo import Mongo
@@ -42,7 +43,6 @@ from libs.core.webhooks.endpoints import (
     WebhookDisabled,
     WebhookTested,
 )
-from libs.core.webhooks.sealing import SecretBox
 from libs.core.webhooks.sending import TOTAL_S, Sender
 from libs.core.webhooks.signing import verify
 from libs.core.webhooks.targets import Lookup, Resolver
@@ -64,6 +64,9 @@ __all__ = [
 
 # A service with webhooks adds these to its own; and those of the audit log.
 INDEXES = (*ENDPOINT_INDEXES, *DELIVERY_INDEXES)
+
+# Sealed secrets of every installation open with this one: it never changes.
+_PURPOSE = "webhook secrets"
 
 log = structlog.get_logger(__name__)
 
@@ -101,7 +104,7 @@ class Webhooks:
             mongo,
             outbox,
             clock,
-            SecretBox(keys),
+            SecretBox(keys, purpose=_PURPOSE),
             resolver,
             source=source,
             event_types=event_types,

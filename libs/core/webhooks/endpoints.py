@@ -18,13 +18,13 @@ from pymongo.errors import DuplicateKeyError
 
 from libs.core.audit import AuditLog
 from libs.core.clock import Clock
+from libs.core.crypto import SecretBox
 from libs.core.errors import InvalidInput, Misconfigured, NotFound, Refusal
 from libs.core.events import Event, EventData, Outbox
 from libs.core.ids import new_id
 from libs.core.migrations import Index
 from libs.core.mongo import Document, Mongo, Session
 from libs.core.pagination import Page, PageArgs, Paginator
-from libs.core.webhooks.sealing import SecretBox
 from libs.core.webhooks.signing import new_secret
 from libs.core.webhooks.targets import UNREACHABLE, Resolver, Unreachable, parse_url
 

@@ -108,7 +108,7 @@ class TestIsolation:
             {"_id": ours.endpoint.key}, {"$set": {"secrets": stolen["secrets"]}}
         )
         endpoints = world.made().endpoints
-        with pytest.raises(Misconfigured, match="another endpoint"):
+        with pytest.raises(Misconfigured, match="another owner"):
             endpoints.keys_of(await endpoints.find("demo", ours.endpoint.id))
 
 
