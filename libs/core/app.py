@@ -23,6 +23,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from types import FrameType
 from typing import Any
@@ -56,7 +57,9 @@ from libs.core.identity import Identity
 from libs.core.jobs import INDEXES as JOB_INDEXES, Job, Jobs
 from libs.core.migrations import Index, Migration, migrate
 from libs.core.mongo import Mongo
+from libs.core.proxies import Proxies
 from libs.core.redis import AWAY, Redis
+from libs.core.revocations import INDEXES as REVOCATION_INDEXES, Revocations
 from libs.core.settings import Settings
 from libs.core.tenants import INDEXES as TENANT_INDEXES, Tenants
 
@@ -68,7 +71,7 @@ CLOSING_SHARE = 0.4
 _CUT_EVERY_S = 0.2
 RELAY_LAG_S = 30.0
 
-CORE_INDEXES = (*TENANT_INDEXES, *CONFIG_INDEXES, *OUTBOX_INDEXES)
+CORE_INDEXES = (*TENANT_INDEXES, *CONFIG_INDEXES, *OUTBOX_INDEXES, *REVOCATION_INDEXES)
 SERVICE_INDEXES = (*OUTBOX_INDEXES, *SUBSCRIBER_INDEXES, *JOB_INDEXES)
 
 
@@ -85,6 +88,7 @@ class Platform:
     tenants: Tenants
     access: Access
     identity: Identity
+    revocations: Revocations
     outbox: Outbox
     live: LiveListener
     health: Health
@@ -157,6 +161,7 @@ def create_app(
     of the platform and that.
     """
     parts = Parts(settings, indexes, migrations, configs, open, subscribers, jobs)
+    proxies = Proxies(settings.trusted_proxies)
     graphql = GraphQLEndpoint(schema, context_of, limits=limits, development=settings.development)
     app = Service(
         title=settings.service,
@@ -166,6 +171,7 @@ def create_app(
         redoc_url=None,
     )
     app.state.settings, app.state.parts, app.state.stopping = settings, parts, asyncio.Event()
+    app.state.proxies = proxies
     app.edge = Edge(super(Service, app).__call__, graphql=graphql, development=settings.development)
     app.add_exception_handler(CoreError, _show_error)
     app.add_exception_handler(RequestValidationError, _show_invalid)
@@ -182,14 +188,16 @@ async def _lifespan(parts: Parts, graphql: GraphQLEndpoint, app: FastAPI) -> Asy
         async with _closed_within(settings.shutdown_grace_s * CLOSING_SHARE) as closing:
             ending_streams = asyncio.create_task(_when(state.stopping, graphql.stop))
             closing.callback(ending_streams.cancel)
-            state.platform, state.service = await _start(parts, state.stopping, closing)
+            state.platform, state.service = await _start(parts, graphql, state.stopping, closing)
             log.info("started", port=settings.port, mode=settings.mode)
             yield
             state.stopping.set()
     log.info("stopped")
 
 
-async def _start(parts: Parts, stopping: asyncio.Event, closing: AsyncExitStack) -> tuple[Platform, Any]:
+async def _start(
+    parts: Parts, graphql: GraphQLEndpoint, stopping: asyncio.Event, closing: AsyncExitStack
+) -> tuple[Platform, Any]:
     """The platform, and what the service's `open` yielded. `closing` closes what was started, the last first."""
     settings, clock = parts.settings, SystemClock()
     telemetry.start_tracing(settings)
@@ -215,6 +223,14 @@ async def _start(parts: Parts, stopping: asyncio.Event, closing: AsyncExitStack)
         Identity(web, clock, jwks_url=settings.jwks_url, issuer=settings.token_issuer, audience=settings.token_audience)
     )
 
+    def end_session(session_id: str, until: datetime) -> None:
+        identity.revoke_session(session_id, until)
+        graphql.end_session(session_id)
+
+    revocations = await closing.enter_async_context(
+        Revocations(mongo.core, redis, clock, on_session=end_session, on_key=identity.withdraw_key)
+    )
+
     outbox = Outbox(mongo.db, clock)
     # What core publishes, about tenants, is relayed by whichever process holds that lease; a service has its own.
     for relay in (Relay(core, redis, core_outbox, source="core"), Relay(mongo, redis, outbox, source=settings.service)):
@@ -226,8 +242,22 @@ async def _start(parts: Parts, stopping: asyncio.Event, closing: AsyncExitStack)
     health.add("redis", redis.ping)
     health.add("relay", partial(_relaying, outbox))
     health.add("policies", access.check)
+    health.add("revocations", revocations.check)
     platform = Platform(
-        settings, clock, mongo, redis, cache, config, tenants, access, identity, outbox, live, health, stopping
+        settings=settings,
+        clock=clock,
+        mongo=mongo,
+        redis=redis,
+        cache=cache,
+        config=config,
+        tenants=tenants,
+        access=access,
+        identity=identity,
+        revocations=revocations,
+        outbox=outbox,
+        live=live,
+        health=health,
+        stopping=stopping,
     )
     service = await closing.enter_async_context(parts.open(platform))
     for subscriber in parts.subscribers(platform, service):
@@ -340,7 +370,7 @@ async def context_of(scope: Scope, headers: Headers, params: Mapping[str, Any] |
     """
     state = scope["app"].state
     platform: Platform = state.platform
-    given = dict(headers.raw)
+    given = dict(headers.raw)  # of several of one name, the last
     host = given.get(b"host", b"").decode("latin-1")
     named = given.get(b"x-tenant", b"").decode("latin-1") or _text(params, "x-tenant")
     authorization = given.get(b"authorization", b"").decode("latin-1") or _text(params, "authorization")
@@ -351,7 +381,9 @@ async def context_of(scope: Scope, headers: Headers, params: Mapping[str, Any] |
         caller = Caller((await platform.tenants.resolve(host, named)).id)
     scope[CALLER] = caller
     deadline = Deadline.after(platform.settings.request_timeout_s)
-    return Context(caller, correlation_id.get(), deadline, platform, state.service)
+    agent, forwarded = (given.get(name, b"").decode("latin-1") for name in (b"user-agent", b"x-forwarded-for"))
+    client = state.proxies.client((scope.get("client") or ("",))[0] or "", forwarded, agent)
+    return Context(caller, correlation_id.get(), deadline, platform, state.service, client)
 
 
 async def request_context(request: Request) -> Context:

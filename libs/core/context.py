@@ -27,6 +27,12 @@ class Caller:
     session_id: str = ""
     kind: CallerKind = "anonymous"
     expires_at: datetime | None = None
+    # How many factors were proven for this session, and when the last of them was.
+    level: int = 0
+    authenticated_at: datetime | None = None
+    # What an API key is narrowed to, as permissions `resource:action:target`. None: nothing but the roles says.
+    scopes: tuple[str, ...] | None = None
+    brand_id: str = ""
 
     @property
     def user_id(self) -> str:
@@ -34,6 +40,14 @@ class Caller:
         if self.kind == "anonymous":
             raise Unauthenticated("this needs a token")
         return self.subject
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Where a request came from: its IP address, past the proxies that are trusted, and its User-Agent."""
+
+    address: str = ""
+    agent: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +79,7 @@ class Context:
     deadline: Deadline
     platform: "Platform"
     service: Any = None
+    client: Client = Client()
 
     @property
     def tenant_id(self) -> str:

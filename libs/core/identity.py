@@ -78,6 +78,10 @@ class _Claims(BaseModel):
     sid: _Id
     roles: Annotated[list[Annotated[str, Field(min_length=1, max_length=64)]], Field(max_length=64)]
     kind: Literal["user", "service"] = "user"
+    acr: Literal["1", "2"] = "1"
+    auth_time: _Second | None = None
+    permissions: Annotated[list[Annotated[str, Field(max_length=200)]], Field(max_length=64)] | None = None
+    brand: _Id | None = None
 
     def caller(self) -> Caller:
         return Caller(
@@ -87,6 +91,10 @@ class _Claims(BaseModel):
             session_id=self.sid,
             kind=self.kind,
             expires_at=_instant(self.exp),
+            level=int(self.acr),
+            authenticated_at=None if self.auth_time is None else _instant(self.auth_time),
+            scopes=None if self.permissions is None else tuple(self.permissions),
+            brand_id=self.brand or "",
         )
 
 
@@ -181,6 +189,10 @@ class Identity:
         """The same for all tokens that `subject` was issued up to, and including the second of, `issued_until`."""
         self._revoked.add(("subject", tenant_id, subject), until, issued_until)
 
+    def withdraw_key(self, kid: str) -> None:
+        """Trusts nothing that the key signed any more, whatever the issuer's JWKS goes on saying for a while."""
+        self._keys.withdraw(kid)
+
     async def _verify(self, token: str) -> _Verified:
         kid = _header(token).kid
         key = await self._keys.get(kid)
@@ -233,12 +245,13 @@ class _Keys:
         self._at_most_every_s = at_most_every_s
         self._keep_s = keep_s
         self._keys: dict[str, Ed25519PublicKey] = {}
+        self._banned: set[str] = set()
         self._tried_at = self._fetched_at = -math.inf  # on the monotonic clock
         self._fetching: asyncio.Task[None] | None = None
 
     async def get(self, kid: str) -> Ed25519PublicKey:
         """`Unauthenticated` if the issuer has no such key; `Unavailable` if it cannot be asked."""
-        if kid not in self._keys or self._too_old():
+        if (kid not in self._keys and kid not in self._banned) or self._too_old():
             await self._fetch_if_due()
         if self._too_old():
             raise Unavailable("the issuer's keys cannot be fetched, so no token can be verified")
@@ -247,6 +260,11 @@ class _Keys:
         if self._failing():
             raise Unavailable("the token's key is not known yet, and the issuer cannot be asked for it")
         raise Unauthenticated("the token's key is not one of the issuer's")
+
+    def withdraw(self, kid: str) -> None:
+        self._banned.add(kid)
+        self._keys.pop(kid, None)
+        self._withdrawn({kid})
 
     async def keep_fresh(self) -> None:
         while True:
@@ -282,6 +300,7 @@ class _Keys:
                 "the issuer's keys cannot be fetched", url=self._url, error=error.message, keeping=len(self._keys)
             )
             return
+        keys = {kid: key for kid, key in keys.items() if kid not in self._banned}
         withdrawn = {kid for kid, key in self._keys.items() if keys.get(kid) != key}
         self._keys, self._fetched_at = keys, self._tried_at
         if withdrawn:

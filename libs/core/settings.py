@@ -37,6 +37,8 @@ class Settings(BaseSettings):
     cursor_secret: SecretStr = SecretStr(DEVELOPMENT_SECRET)
 
     default_tenant: str = ""
+    # Networks (CIDR, with commas between them) whose X-Forwarded-For is believed: the gateway's, the load balancer's.
+    trusted_proxies: str = ""
     # Longer than a MongoDB election or the restart of a Redis; shorter than an orchestrator's patience.
     start_within_s: Annotated[float, Field(gt=0, le=300)] = 30.0
     request_timeout_s: Annotated[float, Field(gt=0, le=120)] = 15.0

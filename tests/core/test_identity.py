@@ -5,7 +5,7 @@ import json
 from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -145,7 +145,15 @@ class TestAuthenticate:
             session_id="s1",
             kind="user",
             expires_at=clock.now() + timedelta(seconds=300),
+            level=1,
         )
+
+    async def test_how_and_when_the_caller_signed_in(self, identity: Identity, issuer: Issuer) -> None:
+        at = issuer.claims()["iat"] - 60
+        token = issuer.token(acr="2", auth_time=at, permissions=["wallet:read:own"], brand="shiny")
+        caller = await identity.authenticate(f"Bearer {token}")
+        assert (caller.level, caller.brand_id, caller.scopes) == (2, "shiny", ("wallet:read:own",))
+        assert caller.authenticated_at == datetime.fromtimestamp(at, UTC)
 
     async def test_service(self, identity: Identity, issuer: Issuer) -> None:
         assert (await identity.authenticate(f"Bearer {issuer.token(kind='service')}")).kind == "service"

@@ -10,6 +10,8 @@ from libs.core.context import Caller
 
 # How long the last words to a client may take.
 FAREWELL_S = 5.0
+# Sessions that were ended, the newest: one may end between its token's check and its stream's beginning.
+_ENDED_KEPT = 10_000
 
 
 class Ending(StrEnum):
@@ -35,6 +37,7 @@ class Stream:
 class Streams:
     def __init__(self) -> None:
         self._open: set[Stream] = set()
+        self._ended: dict[str, None] = {}
         self._stopping = False
 
     @contextmanager
@@ -54,6 +57,8 @@ class Streams:
     def bound(self, stream: Stream, caller: Caller) -> Iterator[None]:
         """Ends `stream` when the caller's token expires, or their session is revoked."""
         stream.session_id = caller.session_id
+        if caller.session_id in self._ended:
+            stream.end(Ending.REVOKED)
         if caller.expires_at is None:
             yield
             return
@@ -65,6 +70,9 @@ class Streams:
             timer.cancel()
 
     def end_session(self, session_id: str) -> None:
+        self._ended[session_id] = None
+        if len(self._ended) > _ENDED_KEPT:
+            del self._ended[next(iter(self._ended))]
         for stream in self._open:
             if stream.session_id == session_id:
                 stream.end(Ending.REVOKED)
