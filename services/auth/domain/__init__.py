@@ -1,0 +1,1 @@
+"""Auth's rules: pure, no I/O."""

@@ -1,0 +1,71 @@
+"""The facts that auth publishes. None holds an address, a name or a secret: who needs those asks for the user."""
+
+from libs.core.events.event import EventData
+
+
+class UserRegistered(EventData, type="user.registered", version=1):
+    """`method`: password, oauth, or operator."""
+
+    user_id: str
+    method: str
+    locale: str
+
+
+class UserVerified(EventData, type="user.verified", version=1):
+    """The user has shown that they receive what is sent there. `identifier`: email or phone."""
+
+    user_id: str
+    identifier: str
+
+
+class UserSuspended(EventData, type="user.suspended", version=1):
+    user_id: str
+    reason: str
+
+
+class UserResumed(EventData, type="user.resumed", version=1):
+    user_id: str
+    reason: str
+
+
+class UserDeleted(EventData, type="user.deleted", version=1):
+    user_id: str
+    reason: str
+
+
+class UserRoleChanged(EventData, type="user.role_changed", version=1):
+    user_id: str
+    before: list[str]
+    after: list[str]
+
+
+class LoginSucceeded(EventData, type="login.succeeded", version=1):
+    """`methods` as in RFC 8176 (pwd, otp, hwk, mfa, …); `level`: how many factors were proven."""
+
+    user_id: str
+    session_id: str
+    methods: list[str]
+    level: int
+    device: str
+    place: str
+
+
+class LoginFailed(EventData, type="login.failed", version=1):
+    """Of an account that exists; for the others there is a row in the security log."""
+
+    user_id: str
+    method: str
+    reason: str
+
+
+class SessionRevoked(EventData, type="session.revoked", version=1):
+    user_id: str
+    session_id: str
+    reason: str
+
+
+class PasswordChanged(EventData, type="password.changed", version=1):
+    """`how`: change, reset."""
+
+    user_id: str
+    how: str

@@ -1,0 +1,46 @@
+"""What auth adds to the environment and to the configuration."""
+
+from typing import Annotated, Self
+
+from pydantic import Field, SecretStr, model_validator
+
+from libs.core.config import ConfigModel
+from libs.core.settings import DEVELOPMENT_SECRET, Settings
+
+
+class AuthSettings(Settings):
+    service: str = "auth"
+    port: int = 9001
+
+    # Seals signing keys and the secrets of second factors. Several, the newest first, while one takes another's place.
+    auth_key: SecretStr = SecretStr(DEVELOPMENT_SECRET)
+    # Where browsers reach auth: the beginning of the addresses that identity providers send them back to.
+    public_url: str = "http://127.0.0.1:9001"
+
+    @model_validator(mode="after")
+    def _refuse_weak_keys(self) -> Self:
+        keys = [key.strip() for key in self.auth_key.get_secret_value().split(",")]
+        if not self.development and any(key == DEVELOPMENT_SECRET or len(key) < 32 for key in keys):
+            raise ValueError("each key in AUTH_KEY must be a secret of at least 32 characters outside development")
+        return self
+
+
+class AuthConfig(ConfigModel, name="auth"):
+    default_roles: tuple[str, ...] = ("player",)
+
+    # RFC 9700 wants them short-lived; what is revoked is refused within seconds all the same.
+    access_token_s: Annotated[int, Field(ge=60, le=600)] = 300
+    session_idle_h: Annotated[float, Field(gt=0, le=24 * 365)] = 24.0 * 14
+    session_absolute_h: Annotated[float, Field(gt=0, le=24 * 365)] = 24.0 * 90
+    # Within this, a client whose answer was lost may send the same refresh token again.
+    refresh_grace_s: Annotated[float, Field(ge=0, le=60)] = 10.0
+    signing_key_days: Annotated[float, Field(gt=0, le=366)] = 30.0
+
+    # NIST SP 800-63B: a code that was sent is good for ten minutes at most.
+    code_s: Annotated[int, Field(ge=60, le=600)] = 600
+    flow_s: Annotated[int, Field(ge=60, le=3600)] = 900
+    flow_tries: Annotated[int, Field(ge=1, le=10)] = 5
+    # How long a proof of a factor counts as fresh.
+    step_up_s: Annotated[int, Field(ge=30, le=3600)] = 300
+    # The page that a link in a message leads to; its fragment holds the flow and the code. Empty: codes without a link.
+    link_url: str = ""

@@ -1,0 +1,29 @@
+"""Auth's documents, and the indexes over them.
+
+users           {_id: tenant:id, …}       who somebody is; what they sign in by is unique in a tenant
+sessions        {_id: session id, …}      from a login to its end, kept a while longer for who looks back
+refresh_tokens  {_id: SHA-256, …}         each good once; those that were used stay, so that a replay is seen
+flows           {_id: SHA-256, …}         what is between two requests of one piece of work
+signing_keys    {_id: kid, …}             private parts sealed
+"""
+
+from libs.core.migrations import Index
+
+SESSIONS_KEPT_S = 90 * 24 * 3600
+
+
+def _unique(field: str) -> Index:
+    return Index("users", (("tenant_id", 1), (field, 1)), unique=True, partial={field: {"$gt": ""}})
+
+
+INDEXES = (
+    Index("users", (("tenant_id", 1), ("created_at", -1), ("_id", -1))),
+    _unique("email"),
+    _unique("phone"),
+    _unique("username"),
+    Index("sessions", (("tenant_id", 1), ("user_id", 1), ("created_at", -1), ("_id", -1))),
+    Index("sessions", (("expires_at", 1),), ttl_s=SESSIONS_KEPT_S),
+    Index("refresh_tokens", (("expires_at", 1),), ttl_s=0),
+    Index("flows", (("expires_at", 1),), ttl_s=3600),
+    Index("signing_keys", (("number", 1),), unique=True),
+)
