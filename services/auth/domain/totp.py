@@ -7,6 +7,8 @@ from datetime import datetime
 
 import pyotp
 
+from services.auth.domain.users import user_key
+
 STEP_S, DIGITS = 30, 6
 # One step early or late: a phone's clock may be off, and typing takes time (RFC 6238, 5.2).
 DRIFT_STEPS = 1
@@ -26,11 +28,7 @@ class Totp:
 
     @property
     def key(self) -> str:
-        return totp_key(self.tenant_id, self.user_id)
-
-
-def totp_key(tenant_id: str, user_id: str) -> str:
-    return f"{tenant_id}:{user_id}"
+        return user_key(self.tenant_id, self.user_id)
 
 
 def sealed_for(tenant_id: str, user_id: str) -> str:

@@ -5,6 +5,10 @@ sessions        {_id: session id, …}      from a login to its end, kept a whil
 refresh_tokens  {_id: SHA-256, …}         each good once; those that were used stay, so that a replay is seen
 flows           {_id: SHA-256, …}         what is between two requests of one piece of work
 signing_keys    {_id: kid, …}             private parts sealed
+totp            {_id: tenant:user, …}     a user's authenticator app, its secret sealed, and the last step that was taken
+recovery_codes  {_id: tenant:user, …}     the hashes of those that are left
+passkeys        {_id: SHA-256 of the credential's id, …}
+devices         {_id: SHA-256, …}         where somebody signed in: one for each user of it, by the hash of its token
 """
 
 from libs.core.migrations import Index
@@ -26,4 +30,9 @@ INDEXES = (
     Index("refresh_tokens", (("expires_at", 1),), ttl_s=0),
     Index("flows", (("expires_at", 1),), ttl_s=3600),
     Index("signing_keys", (("number", 1),), unique=True),
+    Index("totp"),
+    Index("recovery_codes"),
+    Index("passkeys", (("tenant_id", 1), ("user_id", 1), ("created_at", 1))),
+    Index("devices", (("tenant_id", 1), ("user_id", 1), ("last_seen_at", -1), ("_id", -1))),
+    Index("devices", (("expires_at", 1),), ttl_s=0),
 )
