@@ -69,3 +69,19 @@ class PasswordChanged(EventData, type="password.changed", version=1):
 
     user_id: str
     how: str
+
+
+class MfaEnabled(EventData, type="mfa.enabled", version=1):
+    """The user has a kind of second factor, `totp` or `passkey`, that they had not. `methods`: all that they have."""
+
+    user_id: str
+    method: str
+    methods: list[str]
+
+
+class MfaDisabled(EventData, type="mfa.disabled", version=1):
+    """The last of a kind is gone. With no `methods` left, a password alone lets them in again."""
+
+    user_id: str
+    method: str
+    methods: list[str]

@@ -5,7 +5,7 @@ sessions        {_id: session id, …}      from a login to its end, kept a whil
 refresh_tokens  {_id: SHA-256, …}         each good once; those that were used stay, so that a replay is seen
 flows           {_id: SHA-256, …}         what is between two requests of one piece of work
 signing_keys    {_id: kid, …}             private parts sealed
-totp            {_id: tenant:user, …}     a user's authenticator app, its secret sealed, and the last step that was taken
+totp            {_id: tenant:user, …}     an authenticator app: its secret, sealed, and the last step taken
 recovery_codes  {_id: tenant:user, …}     the hashes of those that are left
 passkeys        {_id: SHA-256 of the credential's id, …}
 devices         {_id: SHA-256, …}         where somebody signed in: one for each user of it, by the hash of its token
