@@ -17,6 +17,9 @@ class AuthSettings(Settings):
     # Where browsers reach auth: the beginning of the addresses that identity providers send them back to.
     public_url: str = "http://127.0.0.1:9001"
 
+    # A file of stolen passwords, as Have I Been Pwned offers it for download (see docs/howto/passwords.md). Empty: none.
+    breached_passwords: str = ""
+
     @model_validator(mode="after")
     def _refuse_weak_keys(self) -> Self:
         keys = [key.strip() for key in self.auth_key.get_secret_value().split(",")]
