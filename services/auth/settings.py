@@ -41,9 +41,15 @@ class AuthConfig(ConfigModel, name="auth"):
 
     # NIST SP 800-63B: a code that was sent is good for ten minutes at most.
     code_s: Annotated[int, Field(ge=60, le=600)] = 600
+    resend_s: Annotated[int, Field(ge=1, le=600)] = 30
     flow_s: Annotated[int, Field(ge=60, le=3600)] = 900
     flow_tries: Annotated[int, Field(ge=1, le=10)] = 5
     # How long a proof of a factor counts as fresh.
     step_up_s: Annotated[int, Field(ge=30, le=3600)] = 300
+    # How long a device that its user trusts stands in for the second factor.
+    trusted_device_days: Annotated[float, Field(ge=0, le=365)] = 30.0
+    # Whose passkeys are, and which sites may ask for them; empty: the tenant's hosts say. See `domain/passkeys.py`.
+    passkey_rp_id: Annotated[str, Field(pattern=r"^([a-z0-9-]+(\.[a-z0-9-]+)*)?$")] = ""
+    passkey_origins: tuple[Annotated[str, Field(pattern=r"^https?://[a-z0-9.-]+(:[0-9]+)?$")], ...] = ()
     # The page that a link in a message leads to; its fragment holds the flow and the code. Empty: codes without a link.
     link_url: str = ""
