@@ -85,3 +85,15 @@ class MfaDisabled(EventData, type="mfa.disabled", version=1):
     user_id: str
     method: str
     methods: list[str]
+
+
+class IdentityLinked(EventData, type="identity.linked", version=1):
+    """From now on the user can sign in with that identity provider, by its issuer."""
+
+    user_id: str
+    issuer: str
+
+
+class IdentityUnlinked(EventData, type="identity.unlinked", version=1):
+    user_id: str
+    issuer: str

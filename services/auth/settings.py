@@ -6,6 +6,7 @@ from pydantic import Field, SecretStr, model_validator
 
 from libs.core.config import ConfigModel
 from libs.core.settings import DEVELOPMENT_SECRET, Settings
+from services.auth.domain.providers import IdentityProvider, ReturnUrl
 
 
 class AuthSettings(Settings):
@@ -53,3 +54,15 @@ class AuthConfig(ConfigModel, name="auth"):
     passkey_origins: tuple[Annotated[str, Field(pattern=r"^https?://[a-z0-9.-]+(:[0-9]+)?$")], ...] = ()
     # The page that a link in a message leads to; its fragment holds the flow and the code. Empty: codes without a link.
     link_url: str = ""
+
+    # Who else may vouch for people, and where browsers may be sent when one did: these addresses to the letter.
+    identity_providers: tuple[IdentityProvider, ...] = ()
+    return_urls: tuple[ReturnUrl, ...] = ()
+    # How long the client has to fetch what it was sent back with.
+    oauth_code_s: Annotated[int, Field(ge=10, le=600)] = 120
+
+    @model_validator(mode="after")
+    def _one_provider_for_an_id(self) -> Self:
+        if len({provider.id for provider in self.identity_providers}) < len(self.identity_providers):
+            raise ValueError("two identity providers have one id")
+        return self

@@ -20,6 +20,7 @@ class FlowKind(StrEnum):
     PASSKEY_LOGIN = "passkey_login"
     OAUTH = "oauth"
     OAUTH_LINK = "oauth_link"
+    OAUTH_CODE = "oauth_code"
 
 
 @dataclass(frozen=True, slots=True)
