@@ -6,16 +6,23 @@
     ])
     anna = Subject("anna", tenant_id="acme", roles=("support",))
     policy.check(anna, "wallet", "read", Object("w1", owner_id="ben", tenant_id="acme"))    # True
-    policy.filter(anna.roles, "wallet", "read")    # the Scope to turn into a store's query, for lists
+    policy.filter(anna, "wallet", "read").predicate(anna)    # to turn into a store's query, for lists
 
-Nothing is allowed unless a role allows it, and a denial wins over every allowance. `permission.py` has the grammar.
+Nothing is allowed unless a rule allows it, and a denial wins over every allowance. README.md has the whole of it.
 """
 
+from libs.access_engine.condition import ConditionError
 from libs.access_engine.permission import Permission, PermissionSyntaxError, Reach
-from libs.access_engine.policy import Policy, PolicyError, Role, RoleCycle, Roles, UnknownRole
-from libs.access_engine.scope import Object, Scope, Subject
+from libs.access_engine.policy import Policy, PolicyError, RoleCycle, Roles, UnknownRole
+from libs.access_engine.rule import Bounds, Effect, Grant, Role, Rule, RuleError
+from libs.access_engine.scope import Scope
+from libs.access_engine.subject import Object, Subject
 
 __all__ = [
+    "Bounds",
+    "ConditionError",
+    "Effect",
+    "Grant",
     "Object",
     "Permission",
     "PermissionSyntaxError",
@@ -25,6 +32,8 @@ __all__ = [
     "Role",
     "RoleCycle",
     "Roles",
+    "Rule",
+    "RuleError",
     "Scope",
     "Subject",
     "UnknownRole",

@@ -1,20 +1,24 @@
-"""Roles, and the policy that they make together: compiled once, never changed."""
+"""Roles and grants, and the policy that they make together: compiled once, never changed."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from datetime import datetime
 from functools import lru_cache
 from graphlib import CycleError, TopologicalSorter
 from typing import Self
 
-from libs.access_engine.permission import Permission
-from libs.access_engine.scope import Object, Scope, Subject
+from libs.access_engine.permission import Permission, PermissionSyntaxError
+from libs.access_engine.rule import Grant, Role, Rule
+from libs.access_engine.scope import Scope
+from libs.access_engine.subject import Object, Subject
 
 Roles = tuple[str, ...] | frozenset[str]
+Holder = tuple[str, str]  # a tenant's id and a subject's
 
 # What is cached, in entries: the sets of roles that callers have are few, the actions of a platform some hundreds.
 _ROLE_SETS = 1_024
 _SCOPES = 16_384
+_SCOPES_OF_A_HOLDER = 64
 
 
 class PolicyError(ValueError):
@@ -38,69 +42,140 @@ class RoleCycle(PolicyError):
         self.path = tuple(path)
 
 
-@dataclass(frozen=True, slots=True)
-class Role:
-    """What its holders may and may not do, beside what the roles that it inherits from say."""
-
-    name: str
-    allow: tuple[Permission, ...] = ()
-    deny: tuple[Permission, ...] = ()
-    inherits: tuple[str, ...] = ()
-
-    @classmethod
-    def of(
-        cls, name: str, *, allow: Iterable[str] = (), deny: Iterable[str] = (), inherits: Iterable[str] = ()
-    ) -> Self:
-        """From permissions as text. Raises `PermissionSyntaxError`."""
-        return cls(name, tuple(map(Permission.parse, allow)), tuple(map(Permission.parse, deny)), tuple(inherits))
-
-
-@dataclass(slots=True)
-class _Rules:
-    allow: list[Permission]
-    deny: list[Permission]
-
-
 class Policy:
-    """Immutable, and safe to share. A role that a subject has and the policy does not know grants nothing."""
+    """Immutable, and safe to share. A role that a subject has and the policy does not know grants nothing.
 
-    __slots__ = ("_by_action", "_lineage", "_roles", "_scope")
+    What is cached is what roles reach (`Scope`), never a decision: rules with a time or a condition are looked at anew
+    for each, so that a grant ends when it ends.
+    """
 
-    def __init__(self, roles: Iterable[Role]) -> None:
+    __slots__ = ("_by_action", "_held", "_lineage", "_narrowed", "_roles", "_scope")
+
+    def __init__(self, roles: Iterable[Role], grants: Iterable[Grant] = ()) -> None:
         """Raises `UnknownRole`, `RoleCycle`, or `PolicyError` for two roles of one name."""
         self._roles = _by_name(roles)
         self._lineage = _lineages(self._roles)
         self._by_action = lru_cache(maxsize=_ROLE_SETS)(self._group_by_action)
         self._scope = lru_cache(maxsize=_SCOPES)(self._find_scope)
+        self._narrowed = lru_cache(maxsize=_SCOPES)(self._find_narrowed)
+        self._held: dict[Holder, _Held] = _by_holder(grants)
 
-    def check(self, subject: Subject, resource: str, action: str, obj: Object) -> bool:
-        """Whether `subject` may do `action` to `obj`, a `resource`."""
-        return self._scope(subject.roles, resource, action).permits(subject, obj)
+    def granting(self, changed: Mapping[Holder, Iterable[Grant]]) -> Self:
+        """The same policy, where each holder in `changed` has those grants and no others. It compiles nothing anew."""
+        other = object.__new__(type(self))
+        other._roles, other._lineage = self._roles, self._lineage
+        other._by_action, other._scope, other._narrowed = self._by_action, self._scope, self._narrowed
+        gone = {holder for holder in changed if holder in self._held}
+        held = (
+            {holder: grants for holder, grants in self._held.items() if holder not in gone} if gone else {**self._held}
+        )
+        held.update(_by_holder(grant for grants in changed.values() for grant in grants))
+        other._held = held
+        return other
 
-    def check_many(self, subject: Subject, requests: Iterable[tuple[str, str, Object]]) -> list[bool]:
+    @property
+    def roles(self) -> Mapping[str, Role]:
+        return self._roles
+
+    def lineage(self, roles: Iterable[str]) -> frozenset[str]:
+        """`roles` and all that they inherit from, as far as the policy knows them."""
+        return frozenset().union(*(self._lineage.get(role, ()) for role in roles))
+
+    def grants_of(self, tenant_id: str, subject_id: str) -> tuple[Grant, ...]:
+        held = self._held.get((tenant_id, subject_id))
+        return held.grants if held else ()
+
+    @property
+    def grants(self) -> Iterable[Grant]:
+        return (grant for held in self._held.values() for grant in held.grants)
+
+    def check(self, subject: Subject, resource: str, action: str, obj: Object, now: datetime | None = None) -> bool:
+        """Whether `subject` may do `action` to `obj`, a `resource`. `now`: the current instant unless it is given."""
+        if self._held or subject.scopes is not None:
+            return self._scope_of(subject, resource, action).permits(subject, obj, now)
+        return self._scope(subject.roles, resource, action).permits(subject, obj, now)
+
+    def check_many(
+        self, subject: Subject, requests: Iterable[tuple[str, str, Object]], now: datetime | None = None
+    ) -> list[bool]:
         """`check` for each (resource, action, object), in their order."""
-        return [self.check(subject, resource, action, obj) for resource, action, obj in requests]
+        return [self.check(subject, resource, action, obj, now) for resource, action, obj in requests]
 
-    def filter(self, roles: Roles, resource: str, action: str) -> Scope:
-        """Which objects of the kind `resource` these roles may do `action` to: `check` permits exactly those."""
-        return self._scope(roles, resource, action)
+    def filter(self, who: Subject | Roles, resource: str, action: str) -> Scope:
+        """Which objects of the kind `resource` this subject may do `action` to: `check` permits exactly those.
+
+        `.predicate(subject)` of it is for a store. Given mere roles, it is what those reach, without grants.
+        """
+        if isinstance(who, Subject):
+            return self._scope_of(who, resource, action)
+        return self._scope(who, resource, action)
+
+    def _scope_of(self, subject: Subject, resource: str, action: str) -> Scope:
+        held = self._held.get((subject.tenant_id, subject.id)) if self._held else None
+        if held is not None:
+            return held.scope(self, subject.roles, subject.scopes, resource, action)
+        if subject.scopes is not None:
+            return self._narrowed(subject.roles, subject.scopes, resource, action)
+        return self._scope(subject.roles, resource, action)
 
     def _find_scope(self, roles: Roles, resource: str, action: str) -> Scope:
+        return Scope.of(self.rules_for(roles, resource, action))
+
+    def _find_narrowed(self, roles: Roles, scopes: tuple[str, ...], resource: str, action: str) -> Scope:
+        return self._scope(roles, resource, action).narrowed(narrowing(scopes, resource, action))
+
+    def rules_for(self, roles: Roles, resource: str, action: str) -> Iterable[Rule]:
+        """The rules of `roles`, inherited ones too, that are about this action on this resource."""
         by_action = self._by_action(frozenset(roles))
         # A rule covers the action under its own name or under "*": four places to look, however many rules there are.
-        places = ((resource, action), (resource, "*"), ("*", action), ("*", "*"))
-        found = [by_action[place] for place in places if place in by_action]
-        return Scope.of((p for rules in found for p in rules.allow), (p for rules in found for p in rules.deny))
+        for place in ((resource, action), (resource, "*"), ("*", action), ("*", "*")):
+            yield from by_action.get(place, ())
 
-    def _group_by_action(self, roles: frozenset[str]) -> Mapping[tuple[str, str], _Rules]:
-        by_action: defaultdict[tuple[str, str], _Rules] = defaultdict(lambda: _Rules([], []))
-        for name in frozenset().union(*(self._lineage.get(role, ()) for role in roles)):
-            role = self._roles[name]
-            for permission in role.allow:
-                by_action[permission.resource, permission.action].allow.append(permission)
-            for permission in role.deny:
-                by_action[permission.resource, permission.action].deny.append(permission)
-        return dict(by_action)
+    def _group_by_action(self, roles: frozenset[str]) -> Mapping[tuple[str, str], tuple[Rule, ...]]:
+        by_action: defaultdict[tuple[str, str], dict[Rule, None]] = defaultdict(dict)
+        for name in self.lineage(roles):
+            for rule in self._roles[name].rules:
+                by_action[rule.permission.resource, rule.permission.action][rule] = None
+        return {place: tuple(rules) for place, rules in by_action.items()}
+
+
+class _Held:
+    """The grants of one holder, and what they and their roles reach together, as far as it was asked for."""
+
+    __slots__ = ("_scopes", "grants")
+
+    def __init__(self, grants: Sequence[Grant]) -> None:
+        self.grants = tuple(grants)
+        self._scopes: dict[tuple[Roles, tuple[str, ...] | None, str, str], Scope] = {}
+
+    def scope(self, policy: Policy, roles: Roles, scopes: tuple[str, ...] | None, resource: str, action: str) -> Scope:
+        key = (roles, scopes, resource, action)
+        if (scope := self._scopes.get(key)) is None:
+            granted = (grant.rule for grant in self.grants if covers_action(grant.rule.permission, resource, action))
+            scope = Scope.of([*policy.rules_for(roles, resource, action), *granted])
+            if scopes is not None:
+                scope = scope.narrowed(narrowing(scopes, resource, action))
+            if len(self._scopes) >= _SCOPES_OF_A_HOLDER:
+                self._scopes.clear()
+            self._scopes[key] = scope
+        return scope
+
+
+def covers_action(permission: Permission, resource: str, action: str) -> bool:
+    return permission.resource in (resource, "*") and permission.action in (action, "*")
+
+
+def narrowing(scopes: tuple[str, ...], resource: str, action: str) -> Scope:
+    """What `scopes` let through. One that is no permission lets nothing through: who knows what was meant."""
+    rules = []
+    for text in scopes:
+        try:
+            permission = Permission.parse(text)
+        except PermissionSyntaxError:
+            continue
+        if covers_action(permission, resource, action):
+            rules.append(Rule(permission))
+    return Scope.of(rules)
 
 
 def _by_name(roles: Iterable[Role]) -> Mapping[str, Role]:
@@ -110,6 +185,13 @@ def _by_name(roles: Iterable[Role]) -> Mapping[str, Role]:
             raise PolicyError(f"two roles have the name {role.name!r}")
         by_name[role.name] = role
     return by_name
+
+
+def _by_holder(grants: Iterable[Grant]) -> dict[Holder, _Held]:
+    by_holder: defaultdict[Holder, list[Grant]] = defaultdict(list)
+    for grant in grants:
+        by_holder[grant.tenant_id, grant.subject_id].append(grant)
+    return {holder: _Held(grants) for holder, grants in by_holder.items()}
 
 
 def _lineages(roles: Mapping[str, Role]) -> Mapping[str, frozenset[str]]:

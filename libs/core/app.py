@@ -26,10 +26,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from types import FrameType
-from typing import Any
+from typing import Annotated, Any
 
 import structlog
-from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -39,7 +39,7 @@ from starlette.types import Receive, Scope, Send
 from strawberry import Schema
 
 from libs.core import http, telemetry
-from libs.core.access import Access
+from libs.core.access import INDEXES as ACCESS_INDEXES, Access, Requires
 from libs.core.cache import Cache
 from libs.core.clock import Clock, SystemClock
 from libs.core.config import INDEXES as CONFIG_INDEXES, Config, ConfigModel
@@ -71,7 +71,7 @@ CLOSING_SHARE = 0.4
 _CUT_EVERY_S = 0.2
 RELAY_LAG_S = 30.0
 
-CORE_INDEXES = (*TENANT_INDEXES, *CONFIG_INDEXES, *OUTBOX_INDEXES, *REVOCATION_INDEXES)
+CORE_INDEXES = (*TENANT_INDEXES, *CONFIG_INDEXES, *ACCESS_INDEXES, *OUTBOX_INDEXES, *REVOCATION_INDEXES)
 SERVICE_INDEXES = (*OUTBOX_INDEXES, *SUBSCRIBER_INDEXES, *JOB_INDEXES)
 
 
@@ -389,6 +389,21 @@ async def context_of(scope: Scope, headers: Headers, params: Mapping[str, Any] |
 async def request_context(request: Request) -> Context:
     """The context of a route that is not GraphQL: `context: Annotated[Context, Depends(request_context)]`."""
     return await context_of(request.scope, request.headers)
+
+
+def allowed(action: str, *, level: int = 0) -> Callable[[Context], Awaitable[Context]]:
+    """The same, for a caller who may do `action` ("audit:read") with anything at all: `Depends(allowed("audit:read"))`.
+
+    As `Requires` does for a field; with which objects is for the route's command to ask.
+    """
+    policy = Requires(action, level=level)
+
+    async def context_of_the_allowed(context: Annotated[Context, Depends(request_context)]) -> Context:
+        context.platform.access.demand(context.caller, action, level=level)
+        return context
+
+    context_of_the_allowed.policy = policy  # type: ignore[attr-defined]
+    return context_of_the_allowed
 
 
 def _text(params: Mapping[str, Any] | None, name: str) -> str:

@@ -150,8 +150,8 @@ def reference_check(roles: dict[str, Role], subject: Subject, resource: str, act
             and targets.get(permission.target, permission.target == obj.id)
         )
 
-    denied = any(covers(p) for name in names for p in roles[name].deny)
-    return not denied and any(covers(p) for name in names for p in roles[name].allow)
+    denied = any(covers(rule.permission) for name in names for rule in roles[name].deny)
+    return not denied and any(covers(rule.permission) for name in names for rule in roles[name].allow)
 
 
 ids = st.sampled_from(["x1", "x2", "x3"])
@@ -170,7 +170,12 @@ objects = st.builds(Object, ids, st.one_of(st.none(), people), st.one_of(st.none
 def role_lists(draw: st.DrawFn) -> list[Role]:
     names = [f"r{n}" for n in range(draw(st.integers(1, 6)))]
     return [
-        Role(name, tuple(draw(permissions)), tuple(draw(permissions)), tuple(draw(parents_among(names[:n]))))
+        Role.of(
+            name,
+            allow=map(str, draw(permissions)),
+            deny=map(str, draw(permissions)),
+            inherits=draw(parents_among(names[:n])),
+        )
         for n, name in enumerate(names)
     ]
 

@@ -10,7 +10,7 @@ import strawberry
 from pymongo.errors import PyMongoError
 from strawberry import Info
 
-from libs.access_engine import Permission, Reach, Role, Scope as Rule
+from libs.access_engine import Effect, Permission, Reach, Role, Rule, Scope as Reached
 from libs.core.access import Access, Public, Requires, Scope, policy_of_root_fields, references
 from libs.core.clock import SystemClock
 from libs.core.context import Caller, Context, Deadline
@@ -82,19 +82,19 @@ class TestDemand:
 
 class TestScope:
     async def test_is_always_within_the_tenant(self) -> None:
-        scope = Scope(caller(), Rule(reach=Reach.ALL, ids=frozenset(["w3"])))
+        scope = Scope(caller(), Reached(reach=Reach.ALL, ids=frozenset(["w3"])))
         assert not scope.permits(owner_id="anna", tenant_id="other", id="w3")
 
     async def test_query_cannot_be_widened_by_what_is_merged_with_it(self, mongo: Mongo) -> None:
         await mongo.db["wallets"].insert_many(WALLETS)
-        own = Scope(caller(), Rule(reach=Reach.OWN))
+        own = Scope(caller(), Reached(reach=Reach.OWN))
         merged = {**own.query(), "owner_id": "ben", "tenant_id": "other"}
         assert await mongo.db["wallets"].count_documents(merged) == 0
 
     @pytest.mark.parametrize(
-        "rule", [Rule(), Rule(reach=Reach.ALL, denied_reach=Reach.TENANT)], ids=["nothing", "all denied"]
+        "rule", [Reached(), Reached(reach=Reach.ALL, denied_reach=Reach.TENANT)], ids=["nothing", "all denied"]
     )
-    async def test_query_for_nothing_reads_nothing(self, mongo: Mongo, rule: Rule) -> None:
+    async def test_query_for_nothing_reads_nothing(self, mongo: Mongo, rule: Reached) -> None:
         await mongo.db["wallets"].insert_many(WALLETS)
         filter_ = {**Scope(caller(), rule).query(), "currency": "EUR"}
         plan = await mongo.db.command(
@@ -108,14 +108,14 @@ class TestScope:
         await mongo.db["wallets"].insert_many(WALLETS)
         plan = await mongo.db.command(
             "explain",
-            {"find": "wallets", "filter": Scope(caller(), Rule(reach=Reach.OWN)).query()},
+            {"find": "wallets", "filter": Scope(caller(), Reached(reach=Reach.OWN)).query()},
             verbosity="executionStats",
         )
         assert plan["executionStats"]["totalDocsExamined"] == 1
 
     def test_objects_without_owners(self) -> None:
-        own = Scope(caller(), Rule(reach=Reach.OWN))
-        assert own.query(owner=None) == Scope(caller(), Rule()).query()
+        own = Scope(caller(), Reached(reach=Reach.OWN))
+        assert own.query(owner=None) == Scope(caller(), Reached()).query()
 
 
 TARGETS = [[], ["own"], ["tenant"], ["all"], ["w1"], ["w2", "w3"], ["own", "w2", "house"]]
@@ -127,7 +127,8 @@ class TestQueryAndPermits:
     async def test_agree_on_every_wallet(self, mongo: Mongo, who: Caller) -> None:
         await mongo.db["wallets"].insert_many(WALLETS)
         for allow, deny in product(TARGETS, TARGETS):
-            rule = Rule.of(*([Permission("wallet", "read", target) for target in side] for side in (allow, deny)))
+            sides = ((Effect.ALLOW, allow), (Effect.DENY, deny))
+            rule = Reached.of(Rule(Permission("wallet", "read", t), effect) for effect, side in sides for t in side)
             scope = Scope(who, rule)
             found = {wallet["_id"] async for wallet in mongo.db["wallets"].find(scope.query())}
             assert found == {
