@@ -38,6 +38,7 @@ async def client(
                 scope=" ".join(provider.asks_for),
                 redirect_uri=redirect_uri,
                 code_challenge_method="S256",
+                leeway=0,  # the access token is used at once: one that lives a minute is not old
                 transport=outside.transport,
                 timeout=outside.timeout,
                 trust_env=False,

@@ -51,9 +51,10 @@ class _GuardedConnections(httpx.AsyncHTTPTransport):
     """httpx has no public way to say how connections are made."""
 
     def __init__(self, resolver: Resolver) -> None:
-        super().__init__(trust_env=False)
+        tls = httpx.create_ssl_context(trust_env=False)
+        super().__init__(verify=tls, trust_env=False)
         self._pool = httpcore.AsyncConnectionPool(
-            ssl_context=httpx.create_ssl_context(trust_env=False),
+            ssl_context=tls,
             max_connections=20,
             max_keepalive_connections=5,
             keepalive_expiry=30.0,
