@@ -1,0 +1,80 @@
+"""Authenticator apps: set up, confirmed by a first code, taken away."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from libs.core.context import Context
+from libs.core.errors import Refusal
+from libs.core.mongo import Session
+from services.auth.commands import factors, flows
+from services.auth.commands.auth import Auth
+from services.auth.commands.codes import wrong_code
+from services.auth.commands.fresh import demand_fresh
+from services.auth.domain.flows import FlowKind
+from services.auth.domain.totp import Totp, accepted_step, new_totp_secret, provisioning_uri, sealed_for
+from services.auth.domain.users import User
+from services.auth.store import factors as stored
+
+
+@dataclass(frozen=True, slots=True)
+class TotpSetup:
+    """For the user's app: `secret` in base32, or `uri`, which says the same and more."""
+
+    flow_token: str
+    secret: str
+    uri: str
+    expires_at: datetime
+
+
+async def start_totp(auth: Auth, context: Context) -> TotpSetup:
+    """Counts for nothing before it is confirmed: who mistypes is not locked out. An app that they have stays until
+
+    then, and is replaced.
+    """
+    user = await demand_fresh(auth, context)
+    secret = new_totp_secret()
+    data = {
+        "sealed": auth.box.seal(secret, owner=sealed_for(user.tenant_id, user.id)),
+        "session_id": context.caller.session_id,
+    }
+    token, flow = await flows.begin(auth, context, FlowKind.TOTP_SETUP, user_id=user.id, data=data)
+    tenant = await auth.platform.tenants.get(user.tenant_id)
+    uri = provisioning_uri(secret, issuer=tenant.name, account=account_of(user))
+    return TotpSetup(token, secret, uri, flow.expires_at)
+
+
+async def confirm_totp(auth: Auth, context: Context, flow_token: str, code: str) -> list[str]:
+    """The app is a second factor from now on. The answer is recovery codes, if the user had none."""
+    flow = await factors.attempt_own(auth, context, FlowKind.TOTP_SETUP, flow_token)
+    now = auth.platform.clock.now()
+    secret = auth.box.open(flow.data["sealed"], owner=sealed_for(flow.tenant_id, flow.user_id))
+    step = accepted_step(secret, code, now, last_step=0)
+    if step is None:
+        raise wrong_code()
+    confirmed = Totp(flow.tenant_id, flow.user_id, flow.data["sealed"], step, now)
+
+    async def work(session: Session) -> list[str]:
+        await flows.finish(auth, session, flow)
+        user = await factors.me(auth, session, context)
+        await stored.put_totp(auth.database, session, confirmed)
+        replaced = factors.TOTP in user.second_factors
+        return await factors.changed(auth, context, session, user, "totp.replaced" if replaced else "totp.enabled")
+
+    return await auth.transaction(context.tenant_id, work)
+
+
+async def remove_totp(auth: Auth, context: Context) -> None:
+    await demand_fresh(auth, context)
+
+    async def work(session: Session) -> None:
+        user = await factors.me(auth, session, context)
+        if not await stored.remove_totp(auth.database, session, user.tenant_id, user.id):
+            raise Refusal("FACTOR_NOT_FOUND", "there is no authenticator app to remove", rule="factor.exists")
+        await factors.changed(auth, context, session, user, "totp.disabled")
+
+    await auth.transaction(context.tenant_id, work)
+
+
+def account_of(user: User) -> str:
+    """What the user will know this account by, in a list of many."""
+    return user.email or user.phone or user.username or user.name or user.id
