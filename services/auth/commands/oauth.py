@@ -24,16 +24,17 @@ from libs.core.context import Context
 from libs.core.errors import InvalidInput, Misconfigured, Refusal
 from libs.core.ids import new_id
 from libs.core.mongo import Session
-from services.auth.commands import flows, sign_in
+from services.auth.commands import flows, registration, sign_in
 from services.auth.commands.auth import Auth, record
 from services.auth.commands.devices import Device
-from services.auth.commands.sign_in import Challenge, SignedIn
+from services.auth.commands.sign_in import Challenge
+from services.auth.commands.tokens import SignedIn
 from services.auth.domain.flows import Flow, FlowKind, flow_key
 from services.auth.domain.identifiers import parse_email
 from services.auth.domain.identities import Identity, Proven
 from services.auth.domain.providers import IdentityProvider
 from services.auth.domain.users import User
-from services.auth.events import IdentityLinked, UserRegistered, UserVerified
+from services.auth.events import IdentityLinked
 from services.auth.providers import Answer, Question
 from services.auth.providers.answers import invalid, unavailable
 from services.auth.store import identities, users
@@ -262,15 +263,10 @@ async def _add(auth: Auth, context: Context, session: Session, proven: Proven) -
         locale=proven.locale,
     )
     identity = identity_of(user, proven, auth)
-    await identities.insert(database, session, identity, user=user)
-    registered = UserRegistered(user_id=user.id, method="oauth", locale=user.locale)
-    await record(
-        auth, session, context, "user.registered", user_id=user.id, actor=user.id, event=registered,
-        after={"method": "oauth", "issuer": proven.issuer},
-    )  # fmt: skip
-    if user.email:
-        verified = UserVerified(user_id=user.id, identifier="email")
-        await record(auth, session, context, "user.verified", user_id=user.id, actor=user.id, event=verified)
+    with identities.unique():
+        verified = ["email"] if user.email else []
+        await registration.insert(auth, context, session, user, method="oauth", verified=verified)
+    await identities.insert(database, session, identity)
     await record_linked(auth, session, context, identity, actor=user.id)
     return user
 
