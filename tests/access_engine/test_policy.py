@@ -1,20 +1,30 @@
+import json
+from datetime import timedelta
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given, settings, strategies as st
 
 from libs.access_engine import (
+    Effect,
+    Grant,
     Object,
-    Permission,
     Policy,
     PolicyError,
     Role,
     RoleCycle,
     Roles,
+    Rule,
+    RuleError,
     Scope,
     Subject,
     UnknownRole,
 )
+from libs.access_engine.explain import explain
+from libs.access_engine.predicate import NOTHING
+from tests.access_engine import reference
+from tests.access_engine.reference import NOW
 
 ANNAS = Object("w1", owner_id="anna", tenant_id="acme")
 BENS = Object("w2", owner_id="ben", tenant_id="acme")
@@ -133,83 +143,194 @@ class TestFilter:
         assert len({policy.filter(roles, "wallet", "read") for roles in orders}) == 1
 
 
-# The rules once more, as plainly as they can be said: what the compiled policy is held against.
-
-
-def reference_check(roles: dict[str, Role], subject: Subject, resource: str, action: str, obj: Object) -> bool:
-    names = set(subject.roles) & roles.keys()
-    while inherited := {parent for name in names for parent in roles[name].inherits} - names:
-        names |= inherited
-
-    def covers(permission: Permission) -> bool:
-        same_tenant = obj.tenant_id == subject.tenant_id
-        targets = {"own": same_tenant and obj.owner_id == subject.id, "tenant": same_tenant, "all": True, "*": True}
-        return (
-            permission.resource in (resource, "*")
-            and permission.action in (action, "*")
-            and targets.get(permission.target, permission.target == obj.id)
-        )
-
-    denied = any(covers(rule.permission) for name in names for rule in roles[name].deny)
-    return not denied and any(covers(rule.permission) for name in names for rule in roles[name].allow)
-
-
-ids = st.sampled_from(["x1", "x2", "x3"])
-people = st.sampled_from(["anna", "ben"])
-tenants = st.sampled_from(["acme", "other"])
-resources = st.sampled_from(["wallet", "transfer"])
-actions = st.sampled_from(["read", "create"])
-targets = st.one_of(st.sampled_from(["own", "tenant", "all", "*"]), ids)
-permissions = st.lists(
-    st.builds(Permission, st.one_of(st.just("*"), resources), st.one_of(st.just("*"), actions), targets), max_size=4
-)
-objects = st.builds(Object, ids, st.one_of(st.none(), people), st.one_of(st.none(), tenants))
-
-
-@st.composite
-def role_lists(draw: st.DrawFn) -> list[Role]:
-    names = [f"r{n}" for n in range(draw(st.integers(1, 6)))]
-    return [
-        Role.of(
-            name,
-            allow=map(str, draw(permissions)),
-            deny=map(str, draw(permissions)),
-            inherits=draw(parents_among(names[:n])),
-        )
-        for n, name in enumerate(names)
-    ]
-
-
-def parents_among(earlier: list[str]) -> st.SearchStrategy[list[str]]:
-    return st.lists(st.sampled_from(earlier), max_size=2) if earlier else st.just([])
-
-
-subjects = st.builds(
-    Subject, people, tenants, st.lists(st.sampled_from(["r0", "r1", "r2", "r3", "gone"]), max_size=3).map(tuple)
-)
+def policy_of(roles: reference.Roles, grants: reference.Grants = ()) -> Policy:
+    return Policy(
+        [Role.of(name, **fields) for name, fields in roles.items()],
+        [
+            Grant(f"g{n}", grant["tenant"], grant["subject"], Rule.of(data, Effect(side)))
+            for n, grant in enumerate(grants)
+            for side in ("allow", "deny")
+            for data in grant.get(side, ())
+        ],
+    )
 
 
 class TestAgainstTheReference:
-    @settings(max_examples=300, deadline=None)
-    @given(role_lists(), subjects, resources, actions, st.lists(objects, min_size=1, max_size=6))
-    def test_check_and_filter_agree_with_it(
-        self, roles: list[Role], subject: Subject, resource: str, action: str, objs: list[Object]
+    @settings(max_examples=1_200, deadline=None)
+    @given(
+        reference.role_sets(),
+        reference.grant_lists(),
+        reference.subjects,
+        reference.resources,
+        reference.actions,
+        st.lists(reference.objects, min_size=1, max_size=6),
+    )
+    def test_check_filter_and_explain_agree_with_it(
+        self,
+        roles: reference.Roles,
+        grants: reference.Grants,
+        subject: Subject,
+        resource: str,
+        action: str,
+        objects: list[Object],
     ) -> None:
-        policy = Policy(roles)
-        scope = policy.filter(subject.roles, resource, action)
-        for obj in objs:
-            expected = reference_check({role.name: role for role in roles}, subject, resource, action, obj)
-            assert policy.check(subject, resource, action, obj) == expected
-            assert scope.permits(subject, obj) == expected
-            assert not (scope.nothing and expected)
+        policy = policy_of(roles, grants)
+        scope = policy.filter(subject, resource, action)
+        predicate = scope.predicate(subject, NOW)
+        for obj in objects:
+            expected = reference.permits(roles, grants, subject, resource, action, obj)
+            assert policy.check(subject, resource, action, obj, NOW) == expected
+            assert predicate.matches(obj) == expected, predicate
+            assert explain(policy, subject, resource, action, obj, NOW).allowed == expected
+            assert not expected or scope.possible(subject, NOW)
 
-    @given(role_lists(), subjects, resources, actions)
-    def test_a_scope_that_is_not_nothing_permits_some_object(
-        self, roles: list[Role], subject: Subject, resource: str, action: str
+    @settings(max_examples=150, deadline=None)
+    @given(reference.role_sets(), reference.grant_lists())
+    def test_granting_bit_by_bit_makes_the_same_policy(self, roles: reference.Roles, grants: reference.Grants) -> None:
+        whole = policy_of(roles, grants)
+        policy = policy_of(roles)
+        for grant in whole.grants:
+            holder = (grant.tenant_id, grant.subject_id)
+            policy = policy.granting({holder: [*policy.grants_of(*holder), grant]})
+        assert set(policy.grants) == set(whole.grants)
+        assert set(policy.granting({(g.tenant_id, g.subject_id): () for g in whole.grants}).grants) == set()
+
+    @settings(max_examples=200, deadline=None)
+    @given(
+        st.dictionaries(
+            st.sampled_from(["r0", "r1"]),
+            st.fixed_dictionaries({side: st.lists(reference.permissions, max_size=4) for side in ("allow", "deny")}),
+        ),
+        reference.people.filter(bool),
+        reference.resources,
+        reference.actions,
+    )
+    def test_a_plain_scope_that_is_not_nothing_permits_some_object(
+        self, roles: reference.Roles, person: str, resource: str, action: str
     ) -> None:
-        policy = Policy(roles)
+        policy, subject = policy_of(roles), Subject(person, "acme", ("r0", "r1"))
         every = [
-            Object(i, o, t) for i in ("x1", "x2", "x3", "new") for o in ("anna", "ben", None) for t in ("acme", "other")
+            Object(i, o, t) for i in ("x1", "x2", "x3", "new") for o in (person, "x", None) for t in ("acme", "other")
         ]
         some = any(policy.check(subject, resource, action, obj) for obj in every)
-        assert some != policy.filter(subject.roles, resource, action).nothing
+        assert some != policy.filter(subject, resource, action).nothing
+
+
+class TestGrants:
+    def test_is_for_one_subject_of_one_tenant(self) -> None:
+        policy = Policy([], [Grant("g1", "acme", "anna", Rule.of("wallet:read:w2"))])
+        assert permitted(policy, anna()) == ["w2"]
+        assert permitted(policy, Subject("anna", "other")) == permitted(policy, Subject("ben", "acme")) == []
+
+    def test_denies_what_a_role_allows(self) -> None:
+        policy = Policy(
+            [Role.of("clerk", allow=["*:*:tenant"])],
+            [Grant("g1", "acme", "anna", Rule.of("wallet:*:w1", Effect.DENY))],
+        )
+        assert permitted(policy, anna("clerk")) == ["w2", "house"]
+
+    def test_ends_when_it_ends_though_it_was_asked_before(self) -> None:
+        until = NOW + timedelta(seconds=1)
+        rule = Rule.of({"permission": "wallet:read:tenant", "until": until})
+        policy = Policy([Role.of("clerk", allow=[rule])], [Grant("g1", "acme", "ben", rule)])
+        for who in (anna("clerk"), Subject("ben", "acme")):
+            assert policy.check(who, "wallet", "read", ANNAS, NOW)
+            assert not policy.check(who, "wallet", "read", ANNAS, until)
+            assert policy.filter(who, "wallet", "read").predicate(who, until) == NOTHING
+            assert not policy.filter(who, "wallet", "read").possible(who, until)
+
+    def test_that_changed_leaves_the_others(self) -> None:
+        grants = [Grant(f"g{n}", "acme", who, Rule.of("wallet:read:w2")) for n, who in enumerate(("anna", "ben"))]
+        policy = Policy([], grants).granting({("acme", "anna"): []})
+        assert [grant.subject_id for grant in policy.grants] == ["ben"]
+        assert permitted(policy, anna()) == []
+
+
+class TestScopesOfAKey:
+    @pytest.mark.parametrize(
+        ("scopes", "expected"),
+        [
+            (None, ["w1", "w2", "house"]),
+            ((), []),
+            (("wallet:read:own",), ["w1"]),
+            (("wallet:*:w2", "transfer:read:all"), ["w2"]),
+            (("*:*:*",), ["w1", "w2", "house"]),
+            (("wallet:read", "*", ""), []),
+        ],
+    )
+    def test_narrow_what_the_roles_give(self, scopes: tuple[str, ...] | None, expected: list[str]) -> None:
+        policy = Policy([Role.of("clerk", allow=["wallet:read:tenant"])])
+        subject = Subject("anna", "acme", ("clerk",), scopes=scopes)
+        assert permitted(policy, subject) == expected
+        assert policy.filter(subject, "wallet", "read").possible(subject) == bool(expected)
+
+    def test_give_nothing_by_themselves(self) -> None:
+        assert permitted(Policy([]), Subject("anna", "acme", (), scopes=("*:*:*",))) == []
+
+
+class TestBounds:
+    @pytest.mark.parametrize(
+        ("bounds", "applies"),
+        [
+            ({"level": 1}, True),
+            ({"level": 2}, False),
+            ({"tenant": "acme"}, True),
+            ({"tenant": "other"}, False),
+            ({"brand": "b1"}, True),
+            ({"brand": "b2"}, False),
+            ({"from": NOW, "until": NOW + timedelta(hours=1)}, True),
+            ({"until": NOW}, False),
+            ({"from": NOW + timedelta(milliseconds=1)}, False),
+        ],
+    )
+    def test_of_an_allowance(self, bounds: dict[str, Any], applies: bool) -> None:
+        policy = Policy([Role.of("clerk", allow=[{"permission": "wallet:read:all", **bounds}])])
+        subject = Subject("anna", "acme", ("clerk",), brand_id="b1", level=1)
+        assert policy.check(subject, "wallet", "read", ANNAS, NOW) is applies
+
+    @pytest.mark.parametrize("who", [Subject("anna", "acme", ("clerk",)), Subject("anna", "", ("clerk",), "b1")])
+    def test_a_place_that_is_not_known_allows_nothing_and_denies(self, who: Subject) -> None:
+        bounded = {"permission": "wallet:read:all", "brand": "b1", "tenant": "acme"}
+        assert not permitted(Policy([Role.of("clerk", allow=[bounded])]), who)
+        assert not permitted(Policy([Role.of("clerk", allow=["*:*:all"], deny=[bounded])]), who)
+
+    def test_a_denial_is_not_escaped_by_proving_less(self) -> None:
+        with pytest.raises(RuleError, match="a denial has no level"):
+            Role.of("clerk", deny=[{"permission": "wallet:read:all", "level": 2}])
+
+    @pytest.mark.parametrize(
+        "data",
+        [
+            {"permission": "wallet:read:all", "only": "mondays"},
+            {"permission": "wallet:read:all", "level": "2"},
+            {"permission": "wallet:read:all", "level": True},
+            {"permission": "wallet:read:all", "level": -1},
+            {"permission": "wallet:read:all", "until": "tomorrow"},
+            {"permission": "wallet:read:all", "until": "2026-03-01T12:00:00"},
+            {"permission": "wallet:read:all", "until": 5},
+            {"permission": "wallet:read:all", "brand": ""},
+            {"permission": "wallet:read:all", "tenant": {"$ne": ""}},
+            {"level": 2},
+            ["wallet:read:all"],
+            None,
+        ],
+        ids=str,
+    )
+    def test_what_is_no_rule_says_where(self, data: Any) -> None:
+        with pytest.raises(RuleError, match=r"roles\.clerk\.allow\[0\]"):
+            Role.of("clerk", allow=[data])
+
+    @settings(max_examples=200)
+    @given(reference.rules())
+    def test_a_rule_reads_back_as_it_was_written(self, data: dict[str, Any]) -> None:
+        rule = Rule.of(data)
+        assert Rule.of(json.loads(json.dumps(rule.dump()))) == rule
+
+
+class TestHugePolicies:
+    def test_ten_thousand_conditional_rules_for_as_many_ids_cost_what_one_does(self) -> None:
+        data = [{"permission": f"wallet:read:w{n}", "if": {"object.open": {"eq": True}}} for n in range(10_000)]
+        scope = Policy([Role.of("clerk", allow=data)]).filter(("clerk",), "wallet", "read")
+        assert scope.permits(anna("clerk"), Object("w9999", attributes={"open": True}), NOW)
+        assert not scope.permits(anna("clerk"), Object("w9999", attributes={"open": False}), NOW)
+        assert sum(1 for _ in scope._allowing.reaching(Object("w9999"), 3)) == 1
