@@ -6,10 +6,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from services.auth.messages import Messages
-from services.auth.places import Places
-from services.auth.throttle import Throttle
-
 from libs.core.app import Platform
 from libs.core.audit import AuditLog
 from libs.core.context import Context
@@ -20,9 +16,12 @@ from libs.core.pagination import Paginator
 from services.auth.breaches import PasswordRules
 from services.auth.domain.users import user_key
 from services.auth.keys import SigningKeys
+from services.auth.messages import Messages
 from services.auth.passwords import Hasher
+from services.auth.places import Places
 from services.auth.providers import Providers
 from services.auth.settings import AuthConfig, AuthSettings
+from services.auth.throttle import Throttle
 
 T = TypeVar("T")
 
