@@ -12,7 +12,8 @@ from services.auth.commands import factors, flows
 from services.auth.commands.auth import Auth, record
 from services.auth.commands.devices import Device
 from services.auth.commands.fresh import demand_fresh
-from services.auth.commands.sign_in import Challenge, SignedIn, failed, sign_in
+from services.auth.commands.sign_in import Challenge, failed, sign_in
+from services.auth.commands.tokens import SignedIn
 from services.auth.commands.totp import account_of
 from services.auth.domain.flows import FlowKind
 from services.auth.domain.passkeys import (

@@ -12,7 +12,8 @@ from services.auth.commands.auth import Auth
 from services.auth.commands.devices import Device
 from services.auth.commands.passkeys import use_passkey
 from services.auth.commands.recovery_codes import use_recovery_code
-from services.auth.commands.sign_in import SignedIn, failed, second_factor_shown
+from services.auth.commands.sign_in import failed, second_factor_shown
+from services.auth.commands.tokens import SignedIn
 from services.auth.domain.flows import FlowKind
 from services.auth.domain.passkeys import challenge_of
 from services.auth.domain.totp import accepted_step, sealed_for
