@@ -6,7 +6,7 @@
         Take(f"sends-from:{address}", Rates.of((20, 3600))),
     )
 
-    tries = Take(f"login:{account}", Backoff(free=5, first_s=1, longest_s=900, forgotten_s=86_400))
+    tries = Take(f"login:{account}", Backoff(free=5, first_s=1, longest_s=900, forgiven_s=3600))
     await limiter.take(tries)           # before the password is looked at: 20 at once are 20 tries
     await limiter.clear(tries)          # after it was right
 
@@ -63,18 +63,17 @@ class Rates:
 class Backoff:
     """`free` tries without a delay; then `first_s` after the try before, twice that after the next, up to `longest_s`.
 
-    A try that comes too early is refused and not counted, so that whoever hammers does not prolong it. Forgotten
-    `forgotten_s` after the last try, which is at least `longest_s`.
+    Every `forgiven_s` one try is forgiven, until none is left. A try that comes too early is refused and not counted,
+    so that whoever hammers does not prolong it.
     """
 
     free: int
     first_s: float
     longest_s: float
-    forgotten_s: float
+    forgiven_s: float
 
     def spec(self) -> list[Any]:
-        forgotten_s = max(self.forgotten_s, self.longest_s)
-        return ["backoff", self.free, _ms(self.first_s), _ms(self.longest_s), _ms(forgotten_s)]
+        return ["backoff", self.free, _ms(self.first_s), _ms(self.longest_s), _ms(self.forgiven_s)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,8 +160,8 @@ def _ms(seconds: float) -> int:
     return max(1, round(seconds * 1000))
 
 
-# What each sort keeps: rates a list of instants, the newest first; backoff a hash {tries, next}; distinct a sorted set.
-# Should the clock be set back, an instant of the future costs no longer wait than one of now.
+# What each sort keeps: rates a list of instants, the newest first; backoff a hash {tries, at, next}; distinct a sorted
+# set. Should the clock be set back, an instant of the future costs no longer wait than one of now.
 _TAKE = """
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -192,13 +191,21 @@ function wait.backoff(key, free, first_ms, longest_ms)
   return next_at and math.min(next_at - now, longest_ms) or 0
 end
 
-function count.backoff(key, free, first_ms, longest_ms, forgotten_ms)
-  local over = redis.call('HINCRBY', key, 'tries', 1) - free
-  if over >= 0 then
-    local delay_ms = math.min(longest_ms, first_ms * 2 ^ math.min(over, 40))
-    redis.call('HSET', key, 'next', string.format('%.0f', now + delay_ms))
+function count.backoff(key, free, first_ms, longest_ms, forgiven_ms)
+  local tries, at = unpack(redis.call('HMGET', key, 'tries', 'at'))
+  local forgiven = at and math.max(0, math.floor((now - at) / forgiven_ms)) or 0
+  tries = math.max(0, (tries or 0) - forgiven)
+  at = tries > 0 and math.min(now, at + forgiven * forgiven_ms) or now
+  tries = tries + 1
+  local delay_ms = 0
+  if tries >= free then
+    delay_ms = math.min(longest_ms, first_ms * 2 ^ (tries - free))
+    -- More would delay no longer, only take longer to be forgiven.
+    tries = math.min(tries, free + math.ceil(math.log(longest_ms / first_ms) / math.log(2)))
   end
-  redis.call('PEXPIRE', key, forgotten_ms)
+  local next_at = now + delay_ms
+  redis.call('HSET', key, 'tries', tries, 'at', string.format('%.0f', at), 'next', string.format('%.0f', next_at))
+  redis.call('PEXPIRE', key, math.ceil(math.max(delay_ms, tries * forgiven_ms)))
 end
 
 function wait.distinct(key, member, limit, ms)

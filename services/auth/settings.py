@@ -2,7 +2,7 @@
 
 from typing import Annotated, Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from libs.core.config import ConfigModel
 from libs.core.settings import DEVELOPMENT_SECRET, Settings
@@ -18,15 +18,30 @@ class AuthSettings(Settings):
     # Where browsers reach auth: the beginning of the addresses that identity providers send them back to.
     public_url: str = "http://127.0.0.1:9001"
 
-    # A file of stolen passwords, as Have I Been Pwned offers it for download (see docs/howto/passwords.md). Empty: none.
+    # Seals messages to users on their way to the notification service, which has the same. Several, the newest first.
+    message_key: SecretStr = SecretStr(DEVELOPMENT_SECRET)
+    # An MMDB file with places by address, such as GeoLite2 City. Empty: places are not told.
+    place_database: str = ""
+    # A file of stolen passwords, as Have I Been Pwned offers it (see docs/howto/passwords.md). Empty: none.
     breached_passwords: str = ""
 
     @model_validator(mode="after")
     def _refuse_weak_keys(self) -> Self:
-        keys = [key.strip() for key in self.auth_key.get_secret_value().split(",")]
-        if not self.development and any(key == DEVELOPMENT_SECRET or len(key) < 32 for key in keys):
-            raise ValueError("each key in AUTH_KEY must be a secret of at least 32 characters outside development")
+        for name in ("auth_key", "message_key"):
+            keys = [key.strip() for key in getattr(self, name).get_secret_value().split(",")]
+            if not self.development and any(key == DEVELOPMENT_SECRET or len(key) < 32 for key in keys):
+                name = name.upper()
+                raise ValueError(f"each key in {name} must be a secret of at least 32 characters outside development")
         return self
+
+
+class SendLimit(BaseModel):
+    """At most so many messages in any such stretch of time."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    messages: Annotated[int, Field(ge=1, le=1000)]
+    per_s: Annotated[float, Field(gt=0, le=30 * 24 * 3600)]
 
 
 class AuthConfig(ConfigModel, name="auth"):
@@ -45,6 +60,25 @@ class AuthConfig(ConfigModel, name="auth"):
     resend_s: Annotated[int, Field(ge=1, le=600)] = 30
     flow_s: Annotated[int, Field(ge=60, le=3600)] = 900
     flow_tries: Annotated[int, Field(ge=1, le=10)] = 5
+    # Tries at a password: so many are free, then each has to wait, twice as long as the one before, up to the last; and
+    # one is forgiven in such a time. An address may be a whole town's, so it has more, and is forgiven sooner; but it
+    # does not get to try more accounts than these, of those that it does not get into.
+    account_free_tries: Annotated[int, Field(ge=1, le=100)] = 5
+    account_forgiven_s: Annotated[float, Field(ge=1, le=24 * 3600)] = 3600.0
+    address_free_tries: Annotated[int, Field(ge=1, le=10_000)] = 50
+    address_forgiven_s: Annotated[float, Field(ge=1, le=24 * 3600)] = 10.0
+    tries_delay_s: Annotated[float, Field(gt=0, le=60)] = 1.0
+    tries_delay_max_s: Annotated[float, Field(gt=0, le=24 * 3600)] = 900.0
+    address_accounts: Annotated[int, Field(ge=1, le=1000)] = 50
+    address_accounts_s: Annotated[float, Field(gt=0, le=24 * 3600)] = 3600.0
+    # Messages with codes. Each recipient counts once, however many names their mailbox has.
+    sends_per_recipient: tuple[SendLimit, ...] = (
+        SendLimit(messages=1, per_s=30),
+        SendLimit(messages=5, per_s=3600),
+        SendLimit(messages=10, per_s=24 * 3600),
+    )
+    sends_per_address: tuple[SendLimit, ...] = (SendLimit(messages=20, per_s=3600),)
+
     # How long a proof of a factor counts as fresh.
     step_up_s: Annotated[int, Field(ge=30, le=3600)] = 300
     # How long a device that its user trusts stands in for the second factor.

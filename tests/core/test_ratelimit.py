@@ -12,7 +12,7 @@ from libs.core.testing import eventually
 from scripts.process import Server
 
 DAY_S = 86_400
-BACKOFF = Backoff(free=3, first_s=10, longest_s=60, forgotten_s=DAY_S)
+BACKOFF = Backoff(free=3, first_s=10, longest_s=60, forgiven_s=3600)
 
 
 @pytest.fixture
@@ -44,8 +44,9 @@ async def pass_over(redis: Redis, seconds: float) -> None:
             for index, at in enumerate(instants):
                 await redis.client.lset(key, index, str(int(at) - int(seconds * 1000)))
         elif kind == b"hash":
-            if next_at := await redis.client.hget(key, "next"):
-                await redis.client.hset(key, "next", str(int(next_at) - int(seconds * 1000)))
+            for name in ("at", "next"):
+                if noted := await redis.client.hget(key, name):
+                    await redis.client.hset(key, name, str(int(noted) - int(seconds * 1000)))
         else:
             members: list[Any] = await redis.client.zrange(key, 0, -1)
             for member in members:
@@ -126,13 +127,23 @@ class TestBackoff:
             await pass_over(redis, waits[-1])
         assert waits == [pytest.approx(s, abs=1) for s in (10, 20, 40, 60, 60, 60)]
 
-    async def test_after_a_thousand_tries(self, limiter: Limiter, redis: Redis) -> None:
+    async def test_one_after_another_is_forgiven(self, limiter: Limiter, redis: Redis) -> None:
         take = Take("k", BACKOFF)
-        await limiter.take(take)
-        (key,) = await keys_of(redis)
-        await redis.client.hset(key, "tries", "1000")
-        await limiter.take(take)
+        await taken(limiter, take, times=3)
+        await pass_over(redis, 3600)
+        assert await taken(limiter, take, times=9) == 1
+        await pass_over(redis, 2 * 3600)
+        assert await taken(limiter, take, times=9) == 2
+
+    async def test_after_many_tries_as_after_a_few(self, limiter: Limiter, redis: Redis) -> None:
+        take = Take("k", BACKOFF)
+        for _ in range(50):
+            await limiter.refused(take)
+            await pass_over(redis, 60)
+        assert await limiter.refused(take) is None
         assert await wait_of(limiter, take) == pytest.approx(60, abs=1)
+        await pass_over(redis, 6 * 3600)
+        await eventually(lambda: _is_empty(redis))
 
     async def test_hammering_does_not_prolong_it(self, limiter: Limiter, redis: Redis) -> None:
         take = Take("k", BACKOFF)
@@ -162,7 +173,7 @@ class TestBackoff:
     async def test_forgotten_by_itself(self, limiter: Limiter, redis: Redis) -> None:
         take = Take("k", BACKOFF)
         await taken(limiter, take, times=3)
-        await pass_over(redis, DAY_S)
+        await pass_over(redis, 3 * 3600)
         await eventually(lambda: _is_empty(redis))
 
 
