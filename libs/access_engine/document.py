@@ -115,7 +115,7 @@ def parse_question(text: object, objects: Mapping[str, Object], path: str, *, ex
 
 
 def _role(name: str, data: object, path: str) -> Role:
-    fields = _mapping(data or {}, path, ("inherits", "allow", "deny"))
+    fields = _mapping({} if data is None else data, path, ("inherits", "allow", "deny"))
     return Role.of(
         name,
         allow=_list(fields, "allow", path),
@@ -146,7 +146,7 @@ def _actions(name: str, data: object, path: str) -> tuple[str, ...]:
 
 
 def _subject(name: str, data: object, path: str) -> Subject:
-    fields = _mapping(data or {}, path, ("id", "tenant", "brand", "roles", "level", "scopes", "attributes"))
+    fields = _mapping({} if data is None else data, path, ("id", "tenant", "brand", "roles", "level", "scopes", "attributes"))
     level = fields.get("level", 0)
     if not isinstance(level, int) or isinstance(level, bool):
         raise DocumentError("'level' is a whole number", path=path)
@@ -162,7 +162,7 @@ def _subject(name: str, data: object, path: str) -> Subject:
 
 
 def _object(name: str, data: object, path: str) -> Object:
-    fields = _mapping(data or {}, path, ("id", "owner", "tenant", "attributes"))
+    fields = _mapping({} if data is None else data, path, ("id", "owner", "tenant", "attributes"))
     return Object(
         id=_text(fields, "id", path, default=name),
         owner_id=_text(fields, "owner", path, default="") or None,
@@ -199,7 +199,7 @@ def _mapping(data: object, path: str, known: tuple[str, ...] | None = None) -> M
 
 
 def _each(top: Mapping[str, Any], key: str, make: Callable[[str, object, str], T]) -> dict[str, T]:
-    return {name: make(name, data, f"{key}.{name}") for name, data in _mapping(top.get(key) or {}, key).items()}
+    return {name: make(name, data, f"{key}.{name}") for name, data in _mapping(top.get(key, {}), key).items()}
 
 
 def _list(fields: Mapping[str, Any], key: str, path: str) -> list[Any]:

@@ -52,7 +52,8 @@ def lint(
     except RoleCycle as error:
         return [Finding("inheritance-cycle", f"role {error.path[0]}", str(error)), *findings]
     except PolicyError as error:
-        return [Finding("no-policy", "roles", str(error)), *findings]
+        twice = next(role for position, role in enumerate(roles) if role.name in {r.name for r in roles[:position]})
+        return [Finding("no-policy", f"role {twice.name}", str(error)), *findings]
     findings += [finding for role in roles for finding in _without_effect(policy, role)]
     return findings + list(_too_wide(policy, grants, authors or {}, now, confined=confined))
 

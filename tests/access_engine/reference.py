@@ -61,8 +61,9 @@ def truth(data: Mapping[str, Any], subject: Subject, obj: Object) -> bool | None
     if op == "exists":
         return (value is not None) == operand
     if op == "contains":
-        return None if not isinstance(value, list | tuple) or operand is None else any(same(operand, e) for e in value)
-    if value is None or operand is None or isinstance(value, list | tuple):
+        known = isinstance(value, list) and operand is not None and not isinstance(operand, list)
+        return any(same(operand, each) for each in value) if known else None
+    if value is None or operand is None or isinstance(value, list) or (isinstance(operand, list) and op != "in"):
         return None
     if op in ("eq", "ne", "in"):
         among = any(same(value, each) for each in (operand if op == "in" else [operand]))
@@ -75,9 +76,11 @@ def truth(data: Mapping[str, Any], subject: Subject, obj: Object) -> bool | None
 def attribute(name: str, subject: Subject, obj: Object) -> Any:
     of, name = name.split(".")
     holder: Any = subject if of == "subject" else obj
-    value = getattr(holder, name) if name in ("id", "owner_id", "tenant_id", "brand_id", "level") else None
-    value = (holder.attributes or {}).get(name) if value is None else value
-    return None if of == "subject" and value == "" else value
+    if name not in ("id", "owner_id", "tenant_id", "brand_id", "level"):
+        return (holder.attributes or {}).get(name)
+    return (
+        getattr(holder, name) if of == "object" else getattr(holder, name) or None if name != "level" else holder.level
+    )
 
 
 def same(one: Any, other: Any) -> bool:
