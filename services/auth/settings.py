@@ -92,7 +92,8 @@ class AuthConfig(ConfigModel, name="auth"):
     # Who else may vouch for people, and where browsers may be sent when one did: these addresses to the letter.
     identity_providers: tuple[IdentityProvider, ...] = ()
     return_urls: tuple[ReturnUrl, ...] = ()
-    # How long the client has to fetch what it was sent back with.
+    # How many trips to a provider an address may begin, and how long a client has to redeem what one brought back.
+    oauth_starts_per_h: Annotated[int, Field(ge=1, le=100_000)] = 300
     oauth_code_s: Annotated[int, Field(ge=10, le=600)] = 120
 
     @model_validator(mode="after")

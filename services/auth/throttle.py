@@ -86,6 +86,13 @@ class Throttle:
         if refused:
             raise RateLimited("too many messages: try again later", retry_after_s=refused.retry_after_s)
 
+    async def may_set_out(self, tenant_id: str, address: str) -> None:
+        """Counts a browser that leaves for an identity provider: each is a flow that is kept for a while."""
+        most = self._config.get(AuthConfig, tenant_id).oauth_starts_per_h
+        take = Take(f"oauth:{tenant_id}:{network(address)}", Rates((Rate(most, 3600.0),)))
+        if refused := await self._limiter.refused(take):
+            raise RateLimited("too many sign-ins were begun: try again later", retry_after_s=refused.retry_after_s)
+
     async def _begin(self, tenant_id: str, takes: dict[str, Take]) -> Attempt:
         refused = await self._limiter.refused(*takes.values())
         if refused:

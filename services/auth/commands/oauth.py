@@ -110,6 +110,7 @@ async def set_out(auth: Auth, context: Context, trip: Trip, browser: str) -> Dep
     """`browser` is the secret that it has from a trip before, which it keeps: two tabs are one browser."""
     check_trip(auth, context, trip)
     provider = provider_of(auth, context, trip.provider_id)
+    await auth.throttle.may_set_out(context.tenant_id, context.client.address)
     browser = browser if _BROWSER.fullmatch(browser) else secrets.token_urlsafe(32)
     token, nonce, verifier = flows.new_token(), secrets.token_urlsafe(32), secrets.token_urlsafe(48)
     question = Question(_state(context, token), nonce, verifier, redirect_uri(auth, provider.id))

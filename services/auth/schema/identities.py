@@ -5,19 +5,18 @@ from typing import Annotated, Self
 from urllib.parse import urlencode
 
 import strawberry
-from services.auth.schema.common import auth_of
-from services.auth.schema.sign_in import DeviceInput, SignInResult, device_of, sign_in_result
 from strawberry import ID, Info
 
 from libs.core.access import Public, Requires
 from libs.core.context import Context
-from libs.core.errors import Refusal
 from libs.core.graphql import Problem
 from libs.core.ids import parse_id
 from services.auth.commands import identities, oauth
 from services.auth.commands.auth import Auth
 from services.auth.domain.identities import Identity
 from services.auth.domain.providers import IdentityProvider as ConfiguredProvider
+from services.auth.schema.common import auth_of, or_problem
+from services.auth.schema.sign_in import DeviceInput, SignInResult, device_of, sign_in_result
 
 MANAGE = "identity:manage"
 
@@ -114,13 +113,9 @@ class IdentityMutations:
         extensions=[Public()],
     )
     async def finish_oauth(self, info: Info[Context], input: FinishOAuthInput) -> SignInResult:  # noqa: A002
-        try:
-            signed_in = await oauth.finish(
-                auth_of(info), info.context, input.code, input.verifier, device=device_of(input.device)
-            )
-        except Refusal as refusal:
-            return Problem.of(refusal)
-        return sign_in_result(signed_in)
+        device = device_of(input.device)
+        finished = oauth.finish(auth_of(info), info.context, input.code, input.verifier, device=device)
+        return sign_in_result(await or_problem(finished))
 
     @strawberry.mutation(
         description="Another way to sign in. Needs a fresh login, and is finished in the same session.",
@@ -132,12 +127,11 @@ class IdentityMutations:
         input: StartIdentityLinkInput,  # noqa: A002
     ) -> IdentityLinkStartResult:
         auth = auth_of(info)
-        try:
-            started = await identities.start_link(
-                auth, info.context, input.provider_id, input.return_url, input.challenge
-            )
-        except Refusal as refusal:
-            return Problem.of(refusal)
+        started = await or_problem(
+            identities.start_link(auth, info.context, input.provider_id, input.return_url, input.challenge)
+        )
+        if isinstance(started, Problem):
+            return started
         url = _start_url(auth, info.context.tenant_id, started.provider_id, link=started.token)
         return IdentityLinkStarted(url=url, expires_at=started.expires_at)
 
@@ -148,22 +142,16 @@ class IdentityMutations:
         input: FinishIdentityLinkInput,  # noqa: A002
     ) -> LinkedIdentityResult:
         auth = auth_of(info)
-        try:
-            linked = await identities.finish_link(auth, info.context, input.code, input.verifier)
-        except Refusal as refusal:
-            return Problem.of(refusal)
-        return LinkedIdentity.of(linked, auth)
+        linked = await or_problem(identities.finish_link(auth, info.context, input.code, input.verifier))
+        return linked if isinstance(linked, Problem) else LinkedIdentity.of(linked, auth)
 
     @strawberry.mutation(
         description="Needs a fresh login, and some other way to sign in.", extensions=[Requires(MANAGE)]
     )
     async def unlink_identity(self, info: Info[Context], id: ID) -> LinkedIdentityResult:  # noqa: A002
         auth = auth_of(info)
-        try:
-            unlinked = await identities.unlink(auth, info.context, parse_id(id, "id"))
-        except Refusal as refusal:
-            return Problem.of(refusal)
-        return LinkedIdentity.of(unlinked, auth)
+        unlinked = await or_problem(identities.unlink(auth, info.context, parse_id(id, "id")))
+        return unlinked if isinstance(unlinked, Problem) else LinkedIdentity.of(unlinked, auth)
 
 
 def _start_url(auth: Auth, tenant_id: str, provider_id: str, **more: str) -> str:
