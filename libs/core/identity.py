@@ -21,7 +21,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import httpx
 import structlog
@@ -46,6 +46,7 @@ MAX_JWKS_BYTES = 64 * 1024
 log = structlog.get_logger(__name__)
 
 _jws = PyJWS(algorithms=["EdDSA"])
+_ACCESS_TOKEN = "at+jwt"
 _FOREVER = datetime.max.replace(tzinfo=UTC)
 _TOKEN = re.compile(r"[\w-]+\.[\w-]+\.[\w-]+", re.ASCII)
 
@@ -61,11 +62,13 @@ class _Header(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
 
     alg: Literal["EdDSA"]
-    typ: Literal["at+jwt"]
+    typ: str
     kid: _KeyId
 
 
-class _Claims(BaseModel):
+class SignedClaims(BaseModel):
+    """What every JWT of the issuer says, of whichever type."""
+
     model_config = ConfigDict(strict=True, extra="ignore")
 
     iss: str
@@ -76,6 +79,9 @@ class _Claims(BaseModel):
     sub: _Id
     tenant: _Id
     sid: _Id
+
+
+class _Claims(SignedClaims):
     roles: Annotated[list[Annotated[str, Field(min_length=1, max_length=64)]], Field(max_length=64)]
     kind: Literal["user", "service"] = "user"
     acr: Literal["1", "2"] = "1"
@@ -114,6 +120,9 @@ class _Jwk(BaseModel):
 
 class _Jwks(BaseModel):
     keys: list[Any]
+
+
+C = TypeVar("C", bound=SignedClaims)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,12 +202,29 @@ class Identity:
         """Trusts nothing that the key signed any more, whatever the issuer's JWKS goes on saying for a while."""
         self._keys.withdraw(kid)
 
+    async def claims(self, token: str, kind: type[C], *, typ: str) -> C:
+        """Those of a JWT of another type than an access token's, that the issuer signed for us and that is not expired.
+
+        It is not remembered; whether its session was revoked, and what else it says, is for who asks to judge.
+        `Unauthenticated` and `Unavailable` as `authenticate`.
+        """
+        assert typ != _ACCESS_TOKEN, "for those there is authenticate()"
+        claims, _ = await self._signed(token, kind, typ)
+        if _instant(claims.exp) <= self._clock.now():
+            raise Unauthenticated("the token is expired")
+        return claims
+
     async def _verify(self, token: str) -> _Verified:
-        kid = _header(token).kid
+        claims, kid = await self._signed(token, _Claims, _ACCESS_TOKEN)
+        return _Verified(claims.caller(), kid, _instant(claims.iat))
+
+    async def _signed(self, token: str, kind: type[C], typ: str) -> tuple[C, str]:
+        """The claims, and the key that signed them."""
+        kid = _header(token, typ).kid
         key = await self._keys.get(kid)
         # From here on nothing waits: the key cannot be withdrawn before the token is remembered under it.
         try:
-            claims = _Claims.model_validate_json(_jws.decode(token, key, algorithms=["EdDSA"]))
+            claims = kind.model_validate_json(_jws.decode(token, key, algorithms=["EdDSA"]))
         except PyJWTError:
             raise Unauthenticated("the token's signature is not valid") from None
         except ValidationError as error:
@@ -210,7 +236,7 @@ class Identity:
             raise Unauthenticated("the token is for another audience")
         if _instant(max(claims.iat, claims.nbf)) > self._clock.now() + LEEWAY:
             raise Unauthenticated("the token is not valid yet")
-        return _Verified(claims.caller(), kid, _instant(claims.iat))
+        return claims, kid
 
     def _refuse_if_over(self, verified: _Verified) -> None:
         """What can become true of a token that was verified before."""
@@ -342,15 +368,16 @@ def _bearer(authorization: str) -> str:
     return token
 
 
-def _header(token: str) -> _Header:
+def _header(token: str, typ: str) -> _Header:
     """Only what leads to the key; the signature is over the same bytes, and checked afterwards."""
     if not _TOKEN.fullmatch(token):
         raise Unauthenticated("the token is not a signed JWT")
     segment = token.partition(".")[0]
-    try:
-        return _Header.model_validate_json(urlsafe_b64decode(segment + "=" * (-len(segment) % 4)))
-    except ValueError:
-        raise Unauthenticated("the token's header must be exactly alg EdDSA, typ at+jwt, and a kid") from None
+    with suppress(ValueError):
+        header = _Header.model_validate_json(urlsafe_b64decode(segment + "=" * (-len(segment) % 4)))
+        if header.typ == typ:
+            return header
+    raise Unauthenticated(f"the token's header must be exactly alg EdDSA, typ {typ}, and a kid")
 
 
 def _parse_jwks(body: bytes) -> dict[str, Ed25519PublicKey]:
