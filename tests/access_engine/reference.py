@@ -59,7 +59,7 @@ def truth(data: Mapping[str, Any], subject: Subject, obj: Object) -> bool | None
     if isinstance(operand, dict):
         operand = attribute(operand["ref"], subject, obj)
     if op == "exists":
-        return (value is not None) == operand
+        return (value is not None) is operand
     if op == "contains":
         known = isinstance(value, list) and operand is not None and not isinstance(operand, list)
         return any(same(operand, each) for each in value) if known else None
@@ -70,7 +70,8 @@ def truth(data: Mapping[str, Any], subject: Subject, obj: Object) -> bool | None
         return among is (op != "ne")
     if isinstance(value, str) != isinstance(operand, str) or isinstance(value, bool) or isinstance(operand, bool):
         return None
-    return {"lt": value < operand, "le": value <= operand, "gt": value > operand, "ge": value >= operand}[op]
+    less, equal = bool(value < operand), bool(value == operand)
+    return {"lt": less, "le": less or equal, "gt": not less and not equal, "ge": not less}[op]
 
 
 def attribute(name: str, subject: Subject, obj: Object) -> Any:
