@@ -59,7 +59,7 @@ from libs.core.migrations import Index, Migration, migrate
 from libs.core.mongo import Mongo
 from libs.core.proxies import Proxies
 from libs.core.redis import AWAY, Redis
-from libs.core.revocations import INDEXES as REVOCATION_INDEXES, Revocations
+from libs.core.revocations import INDEXES as REVOCATION_INDEXES, Revocations, RevokedTokens
 from libs.core.settings import Settings
 from libs.core.tenants import INDEXES as TENANT_INDEXES, Tenants
 
@@ -227,8 +227,15 @@ async def _start(
         identity.revoke_session(session_id, until)
         graphql.end_session(session_id)
 
+    def end_tokens(revoked: RevokedTokens) -> None:
+        tenant_id, subject = revoked.tenant_id, revoked.subject
+        identity.revoke_subject(tenant_id, subject, issued_until=revoked.issued_until, until=revoked.until)
+        graphql.end_subject(tenant_id, subject)
+
     revocations = await closing.enter_async_context(
-        Revocations(mongo.core, redis, clock, on_session=end_session, on_key=identity.withdraw_key)
+        Revocations(
+            mongo.core, redis, clock, on_session=end_session, on_tokens=end_tokens, on_key=identity.withdraw_key
+        )
     )
 
     outbox = Outbox(mongo.db, clock)

@@ -1,9 +1,9 @@
-"""What is not to be trusted any more, although a signature says that it may be: sessions, and keys.
+"""What is not to be trusted any more, although a signature says that it may be: sessions, tokens, and keys.
 
 Auth writes, in the transaction that ends the session; every process of every service reads, and refuses from then on:
 its `Identity` the tokens, its GraphQL endpoint the streams that are open.
 
-    revocations = Revocations(mongo.core, redis, clock, on_session=…, on_key=…)
+    revocations = Revocations(mongo.core, redis, clock, on_session=…, on_tokens=…, on_key=…)
     await revocations.add(session, [RevokedSession(sid, until=…)])     # in auth
     await revocations.tell()                                           # after the commit: heard in milliseconds
     async with revocations: ...                                        # everywhere
@@ -45,6 +45,19 @@ class RevokedSession:
 
 
 @dataclass(frozen=True, slots=True)
+class RevokedTokens:
+    """All that a subject was issued up to `issued_until`: what they say of it, its roles say, is not so any more.
+
+    Its sessions go on, with tokens that were issued later.
+    """
+
+    tenant_id: str
+    subject: str
+    issued_until: datetime
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class RevokedKey:
     """A signing key that somebody else may have."""
 
@@ -52,8 +65,11 @@ class RevokedKey:
     until: datetime
 
 
+Revoked = RevokedSession | RevokedTokens | RevokedKey
+
+
 class Revocations:
-    """One a process. `on_session` and `on_key` are told of each at least once, in any order."""
+    """One a process. `on_session`, `on_tokens` and `on_key` are told of each at least once, in any order."""
 
     def __init__(
         self,
@@ -62,6 +78,7 @@ class Revocations:
         clock: Clock,
         *,
         on_session: Callable[[str, datetime], None],
+        on_tokens: Callable[[RevokedTokens], None],
         on_key: Callable[[str], None],
         poll_s: float = 0.5,
     ) -> None:
@@ -71,6 +88,7 @@ class Revocations:
         self._channel = redis.key("revocations")
         self._clock = clock
         self._on_session = on_session
+        self._on_tokens = on_tokens
         self._on_key = on_key
         self._poll_s = poll_s
         self._seen: dict[str, datetime] = {}
@@ -85,7 +103,7 @@ class Revocations:
     async def __aexit__(self, *_: object) -> None:
         await ended(self._following)
 
-    async def add(self, session: Session, revoked: Iterable[RevokedSession | RevokedKey]) -> None:
+    async def add(self, session: Session, revoked: Iterable[Revoked]) -> None:
         """In the caller's transaction. `tell` afterwards."""
         rows = [_row(it, self._clock.now()) for it in revoked]
         if rows:
@@ -117,6 +135,8 @@ class Revocations:
     def _take(self, row: Document) -> None:
         if row["kind"] == "key":
             self._on_key(row["of"])
+        elif row["kind"] == "tokens":
+            self._on_tokens(RevokedTokens(row["tenant_id"], row["of"], row["issued_until"], row["until"]))
         else:
             self._on_session(row["of"], row["until"])
 
@@ -127,6 +147,12 @@ class Revocations:
             self._seen = {id_: at for id_, at in self._seen.items() if at > horizon}
 
 
-def _row(revoked: RevokedSession | RevokedKey, now: datetime) -> Document:
-    kind, of = ("key", revoked.kid) if isinstance(revoked, RevokedKey) else ("session", revoked.session_id)
-    return {"_id": new_id(), "kind": kind, "of": of, "at": now, "until": revoked.until}
+def _row(revoked: Revoked, now: datetime) -> Document:
+    row: Document = {"_id": new_id(), "at": now, "until": revoked.until}
+    match revoked:
+        case RevokedKey(kid=kid):
+            return row | {"kind": "key", "of": kid}
+        case RevokedSession(session_id=session_id):
+            return row | {"kind": "session", "of": session_id}
+        case RevokedTokens(tenant_id=tenant_id, subject=subject, issued_until=issued_until):
+            return row | {"kind": "tokens", "of": subject, "tenant_id": tenant_id, "issued_until": issued_until}

@@ -11,7 +11,7 @@ from libs.core.errors import Unavailable
 from libs.core.migrations import migrate
 from libs.core.mongo import Mongo
 from libs.core.redis import Redis
-from libs.core.revocations import INDEXES, Revocations, RevokedKey, RevokedSession
+from libs.core.revocations import INDEXES, Revocations, RevokedKey, RevokedSession, RevokedTokens
 from libs.core.testing import eventually
 
 
@@ -20,9 +20,16 @@ class Process:
 
     def __init__(self, mongo: Mongo, redis: Redis, **more: Any) -> None:
         self.sessions: list[str] = []
+        self.tokens: list[RevokedTokens] = []
         self.keys: list[str] = []
         self.revocations = Revocations(
-            mongo.core, redis, SystemClock(), on_session=self._session, on_key=self.keys.append, **more
+            mongo.core,
+            redis,
+            SystemClock(),
+            on_session=self._session,
+            on_tokens=self.tokens.append,
+            on_key=self.keys.append,
+            **more,
         )
 
     def _session(self, session_id: str, _: datetime) -> None:
@@ -51,6 +58,16 @@ class TestRevocations:
         async with there.revocations:
             await revoke(mongo, here, RevokedSession("s1", soon()), RevokedKey("k1", soon()))
             assert await eventually(lambda: (there.sessions, there.keys) == (["s1"], ["k1"]))
+
+    async def test_a_subjects_tokens_are_named_with_their_tenant_and_when_they_were_issued(
+        self, mongo: Mongo, process: Callable[..., Process]
+    ) -> None:
+        here, there = process(), process(poll_s=60)
+        tokens = RevokedTokens("demo", "ann", SystemClock().now().replace(microsecond=0), soon().replace(microsecond=0))
+        async with there.revocations:
+            await revoke(mongo, here, tokens)
+            assert await eventually(lambda: there.tokens == [tokens])
+            assert there.sessions == []
 
     async def test_untold_it_is_found(self, mongo: Mongo, process: Callable[..., Process]) -> None:
         here, there = process(), process()

@@ -55,6 +55,10 @@ class GraphQLEndpoint:
         """Ends every stream of a session: its tokens were revoked."""
         self._streams.end_session(session_id)
 
+    def end_subject(self, tenant_id: str, subject: str) -> None:
+        """The same of a subject. Those that are opened with newer tokens are let be."""
+        self._streams.end_subject(tenant_id, subject)
+
     def stop(self) -> None:
         """Ends every stream, and every one that is opened from now on: the server is about to stop."""
         self._streams.stop()

@@ -28,6 +28,7 @@ class Stream:
     def __init__(self) -> None:
         self.ending: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
         self.session_id = ""
+        self.subject = ("", "")  # with the tenant before it
 
     def end(self, reason: Ending) -> None:
         if not self.ending.done():
@@ -56,7 +57,7 @@ class Streams:
     @contextmanager
     def bound(self, stream: Stream, caller: Caller) -> Iterator[None]:
         """Ends `stream` when the caller's token expires, or their session is revoked."""
-        stream.session_id = caller.session_id
+        stream.session_id, stream.subject = caller.session_id, (caller.tenant_id, caller.subject)
         if caller.session_id in self._ended:
             stream.end(Ending.REVOKED)
         if caller.expires_at is None:
@@ -75,6 +76,11 @@ class Streams:
             del self._ended[next(iter(self._ended))]
         for stream in self._open:
             if stream.session_id == session_id:
+                stream.end(Ending.REVOKED)
+
+    def end_subject(self, tenant_id: str, subject: str) -> None:
+        for stream in self._open:
+            if stream.subject == (tenant_id, subject):
                 stream.end(Ending.REVOKED)
 
     def stop(self) -> None:

@@ -220,6 +220,17 @@ class TestClosing:
             await say(ben, subscribe("{ whoami }"))
             assert (await hear(ben))["payload"] == {"data": {"whoami": "ben"}}
 
+    async def test_a_subject_whose_tokens_are_revoked(self, served: Served) -> None:
+        async with (
+            initialised(served, authorization="Bearer anna") as anna,
+            initialised(served, authorization="Bearer ben") as ben,
+        ):
+            served.endpoint.end_subject("another tenant", "anna")
+            served.endpoint.end_subject("acme", "anna")
+            assert await closed(anna) == 4403
+            await say(ben, subscribe("{ whoami }"))
+            assert (await hear(ben))["payload"] == {"data": {"whoami": "ben"}}
+
     async def test_a_server_that_stops(self, served: Served) -> None:
         async with initialised(served) as socket:
             await say(socket, ticks("stops"))
