@@ -1,5 +1,8 @@
 """The facts that auth publishes. None holds an address, a name or a secret: who needs those asks for the user."""
 
+from datetime import datetime
+from typing import Literal
+
 from libs.core.events.event import EventData
 
 
@@ -97,3 +100,17 @@ class IdentityLinked(EventData, type="identity.linked", version=1):
 class IdentityUnlinked(EventData, type="identity.unlinked", version=1):
     user_id: str
     issuer: str
+
+
+class MessageRequested(EventData, type="message.requested", version=1):
+    """Something is to be sent to somebody, before `expires_at` or not at all.
+
+    `sealed` holds JSON {recipient, params: {locale, code, link, what}}, of which none but `locale` need be there. It
+    opens with MESSAGE_KEY, for the owner `tenant:message_id` (`libs/core/crypto.py`, purpose "messages to users").
+    """
+
+    message_id: str
+    channel: Literal["email", "sms"]
+    template: str
+    expires_at: datetime
+    sealed: str

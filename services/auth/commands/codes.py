@@ -15,6 +15,7 @@ from services.auth.commands.auth import Auth
 from services.auth.commands.flows import Started
 from services.auth.domain.flows import Flow, FlowKind
 from services.auth.domain.identifiers import Identifier
+from services.auth.domain.messages import Channel
 from services.auth.store import flows as stored
 
 RESENDABLE = (FlowKind.REGISTRATION, FlowKind.VERIFICATION, FlowKind.PASSWORD_RESET, FlowKind.LOGIN_CODE)
@@ -112,7 +113,7 @@ async def _send(auth: Auth, session: Session, context: Context, flow: Flow, toke
     params = {"locale": flow.data["locale"]}
     if flow.data["good"]:
         params |= {"code": code, "link": _link(auth, flow, token, code)}
-    channel = "sms" if recipient.kind == "phone" else "email"
+    channel: Channel = "sms" if recipient.kind == "phone" else "email"
     await auth.messages.queue(
         session, context.tenant_id, channel, recipient.value, flow.data["letter"], params, flow.expires_at
     )

@@ -13,6 +13,7 @@ from services.auth.commands.auth import Auth, record
 from services.auth.commands.devices import Device
 from services.auth.commands.tokens import SignedIn, issue, new_refresh_token
 from services.auth.domain.flows import Flow, FlowKind, flow_key
+from services.auth.domain.messages import Channel
 from services.auth.domain.sessions import EndReason, Session, level_of
 from services.auth.domain.users import User, UserStatus
 from services.auth.events import LoginFailed, LoginSucceeded, PasswordChanged
@@ -160,8 +161,8 @@ async def set_password(
 
 async def notify(auth: Auth, session: Transaction, user: User, what: str) -> None:
     """Tells the user what happened to their account, wherever they can be told."""
-    to = [(channel, address) for channel, address in (("email", user.email), ("sms", user.phone)) if address]
-    for channel, address in to[:1]:
+    channel: Channel = "email" if user.email else "sms"
+    if address := user.email or user.phone:
         until = auth.platform.clock.now() + timedelta(days=1)
         params = {"what": what, "locale": user.locale}
         await auth.messages.queue(session, user.tenant_id, channel, address, "security_notice", params, until)
