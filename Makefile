@@ -7,7 +7,7 @@ RUN := .venv/bin/python
 # Ends with make, even if make is killed: see scripts/leash.py.
 TIED := exec $(RUN) -I -S scripts/leash.py $$PPID $(RUN)
 
-.PHONY: help up down dev seed token health dead-letters provider-secret verify export import test soak check format bench migrate lock env env-npm
+.PHONY: help up down dev seed token messages health dead-letters provider-secret verify export import test soak check format bench migrate lock env env-npm
 .DEFAULT_GOAL := help
 
 help: ## Show this
@@ -22,8 +22,11 @@ down: env ## Stop what `make up` started elsewhere
 dev: env ## Run one service with reload on a running stack: make dev SERVICE=payment
 	@$(TIED) -m scripts.dev
 
-token: env ## Print a development token: make token USER=alice ROLE=player [TENANT=demo] [TTL=600]
-	@$(if $(findstring command,$(origin USER)),,$(error say for whom: make token USER=alice ROLE=player))$(RUN) -m scripts.issuer
+token: env ## Sign in on the running stack and print a token: make token USER=alice [PASSWORD=…] [TENANT=demo]
+	@$(if $(findstring command,$(origin USER)),,$(error say for whom: make token USER=alice))$(RUN) -m scripts.login
+
+messages: env ## Show what users would have been sent, codes and all: make messages [TO=anna@example.com] [TENANT=demo]
+	@$(RUN) -m scripts.messages
 
 health: env ## Show whether every service is ready
 	@$(RUN) -m scripts.health

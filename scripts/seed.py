@@ -1,12 +1,15 @@
-"""Demo data: a tenant, two players with wallets, and money on them. Written once, however often it is run.
+"""Demo data: a tenant, people, and wallets with money on them. Written once, however often it is run.
 
-The tenant is written where tenants live; all else goes through the front door, as the operator olga.
+The tenant is written where tenants live, and people where users do, so that their ids are their names; all else goes
+through the front door, as the operator olga.
 """
 
 import asyncio
 import os
 import sys
 import time
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import httpx
@@ -14,13 +17,20 @@ import httpx
 from libs.core.clock import SystemClock
 from libs.core.errors import CoreError, Refusal
 from libs.core.events import Outbox
-from libs.core.mongo import Mongo
+from libs.core.mongo import Mongo, Session
 from libs.core.redis import Redis
 from libs.core.tenants import Currency, Tenant, Tenants
-from scripts import issuer, stack
+from pymongo.errors import DuplicateKeyError
+
+from scripts import stack
+from scripts.login import login
 from scripts.process import Failure
+from services.auth.domain.users import User
+from services.auth.passwords import Hasher
+from services.auth.store import users
 
 CURRENCIES = (Currency("EUR", 2), Currency("USD", 2), Currency("BTC", 8))
+PEOPLE = {"alice": "player", "bob": "player", "olga": "operator", "ada": "admin"}
 PLAYERS = {"alice": 100_00, "bob": 50_00}  # what they are given, in cents
 WITHIN_S = 30.0
 
@@ -45,10 +55,9 @@ mutation ($id: ID!, $wallet: ID!, $amount: BigInt!) {
 async def main() -> None:
     environment = stack.environment()
     await _tenant(environment)
-    if "payment" not in stack.services():
-        return
+    await _people(environment)
     payment = stack.server("payment", environment)
-    headers = {"authorization": f"Bearer {issuer.mint('olga', ['operator'], stack.DEMO_TENANT)}"}
+    headers = {"authorization": f"Bearer {_token('olga')}"}
     async with httpx.AsyncClient(base_url=payment.url, headers=headers, timeout=15) as client:
         for player, amount in PLAYERS.items():
             wallet = await _done(client, CREATE_WALLET, owner=player)
@@ -70,6 +79,28 @@ async def _tenant(environment: dict[str, str]) -> None:
     finally:
         await redis.close()
         await mongo.close()
+
+
+async def _people(environment: dict[str, str]) -> None:
+    mongo = Mongo.connect(environment["MONGO_URL"], service="auth", namespace=os.environ.get("NAMESPACE", ""))
+    now = SystemClock().now()
+    try:
+        async with Hasher() as hasher:
+            encoded = await hasher.hash(stack.DEMO_PASSWORD)
+        for name, role in PEOPLE.items():
+            person = User(stack.DEMO_TENANT, name, now, roles=(role,), username=name, email=f"{name}@example.com")
+            with suppress(DuplicateKeyError):
+                await mongo.transaction(partial(_insert, mongo, person.with_password(encoded, now)))
+    finally:
+        await mongo.close()
+
+
+async def _insert(mongo: Mongo, person: User, session: Session) -> None:
+    await users.insert(mongo.db, session, person)
+
+
+def _token(name: str) -> str:
+    return login(stack.AUTH_URL, name, stack.DEMO_PASSWORD, stack.DEMO_TENANT)
 
 
 async def _done(client: httpx.AsyncClient, document: str, **variables: str) -> dict[str, Any]:

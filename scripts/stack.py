@@ -24,10 +24,12 @@ LOGS = RUN / "logs"
 LOCK = RUN / "up.lock"
 ENVIRONMENT = RUN / "environment.json"
 
-ISSUER_PORT = 9001 + PORT_SHIFT
+AUTH_URL = f"http://127.0.0.1:{9001 + PORT_SHIFT}"
 MONGO_PORT = 9017 + PORT_SHIFT
 REDIS_PORT = 9079 + PORT_SHIFT
 DEMO_TENANT = "demo"
+# Of everybody who is in the demo data, on a machine that nobody else reaches.
+DEMO_PASSWORD = "a demo is not production"
 
 
 def services() -> list[str]:

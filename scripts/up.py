@@ -1,4 +1,4 @@
-"""Starts MongoDB, Redis, the token issuer and every service, writes demo data, and keeps it all running until Ctrl-C.
+"""Starts MongoDB, Redis and every service, writes demo data, and keeps it all running until Ctrl-C.
 
 Data, logs and keys are in `.run/`. MONGO_URL and REDIS_URL name servers to be used instead of our own. A child that
 ends by itself is started again, unless it keeps ending. None outlives this process.
@@ -20,7 +20,7 @@ from httpx import HTTPError
 from pymongo.errors import PyMongoError
 
 from libs.core.errors import CoreError
-from scripts import embedded, issuer, stack
+from scripts import embedded, stack
 from scripts.process import Failure, Server
 from scripts.stack import LOGS, RUN, say
 
@@ -56,7 +56,6 @@ def up(started: ExitStack) -> NoReturn:
     _fresh_logs()
     servers, environment = _servers()
     stack.ENVIRONMENT.write_text(json.dumps(environment, indent=2))
-    issuer.serve()
     started.callback(_stop, servers)
     _begin(servers)
     services = [stack.server(name, environment) for name in stack.services()]
@@ -74,9 +73,9 @@ def _servers() -> tuple[list[Server], dict[str, str]]:
     """Our own MongoDB and Redis, where the environment names none; and the environment that every service gets."""
     environment = {
         "MODE": "development",
-        "JWKS_URL": f"{issuer.ISSUER}/.well-known/jwks.json",
-        "TOKEN_ISSUER": issuer.ISSUER,
-        "TOKEN_AUDIENCE": issuer.AUDIENCE,
+        "JWKS_URL": f"{stack.AUTH_URL}/.well-known/jwks.json",
+        "TOKEN_ISSUER": stack.AUTH_URL,
+        "PUBLIC_URL": stack.AUTH_URL,
         "DEFAULT_TENANT": stack.DEMO_TENANT,
     }
     servers = []
@@ -132,9 +131,9 @@ def _tell(services: Sequence[Server], environment: dict[str, str]) -> None:
         say(f"{service.name:14}{service.url}/graphql")
     say(f"{'MongoDB':14}{environment['MONGO_URL']}")
     say(f"{'Redis':14}{environment['REDIS_URL']}")
-    say(f"{'demo logins':14}alice and bob play, olga operates, all at the tenant {stack.DEMO_TENANT}:")
-    say(f"{'':14}make token USER=alice ROLE=player")
-    say(f"{'':14}make token USER=olga ROLE=operator")
+    say(f"{'demo logins':14}alice and bob play, olga operates, ada administers, all at the tenant {stack.DEMO_TENANT}")
+    say(f"{'':14}with the password: {stack.DEMO_PASSWORD}")
+    say(f"{'a token':14}make token USER=alice")
     say("")
     say("up. Logs are in .run/logs; Ctrl-C stops everything.")
 

@@ -3,7 +3,7 @@
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from libs.core.errors import Refusal
 from libs.core.events import Outbox
 from libs.core.mongo import Mongo
 from libs.core.redis import Redis
@@ -80,20 +81,60 @@ def payment_process(folder: Path, mongo_url: str, redis_url: str, namespace: str
         "PORT": str(port),
         **more,
     }
+    with _process("payment", folder, environment) as server:
+        yield Live(server, environment, key)
+
+
+@contextmanager
+def auth_process(folder: Path, mongo_url: str, redis_url: str, namespace: str = "", **more: str) -> Iterator["LiveAuth"]:
+    """Auth on these servers, with the tenants of `TENANTS`; it issues its own tokens."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    environment = {
+        "MODE": "development",
+        "MONGO_URL": mongo_url,
+        "REDIS_URL": redis_url,
+        "NAMESPACE": namespace,
+        "JWKS_URL": f"{url}/.well-known/jwks.json",
+        "TOKEN_ISSUER": url,
+        "PUBLIC_URL": url,
+        "DEFAULT_TENANT": "demo",
+        "PORT": str(port),
+        **more,
+    }
+    with _process("auth", folder, environment) as server:
+        yield LiveAuth(server, environment)
+
+
+@dataclass
+class LiveAuth:
+    """Auth, running. `for_services` is what another service needs to believe its tokens."""
+
+    server: Server
+    environment: Mapping[str, str]
+
+    @property
+    def for_services(self) -> dict[str, str]:
+        return {name: self.environment[name] for name in ("JWKS_URL", "TOKEN_ISSUER")}
+
+
+@contextmanager
+def _process(name: str, folder: Path, environment: Mapping[str, str]) -> Iterator[Server]:
+    port = int(environment["PORT"])
     url = f"http://127.0.0.1:{port}"
     server = Server(
-        name="payment",
-        command=(sys.executable, "-m", "libs.core.server", "services.payment.app:app"),
+        name=name,
+        command=(sys.executable, "-m", "libs.core.server", f"services.{name}.app:app"),
         port=port,
         url=url,
-        log=folder / "payment.log",
+        log=folder / f"{name}.log",
         is_ready=lambda: stack.readiness(url)[0] == HTTPStatus.OK,
         env=environment,
     )
     server.start()
     try:
         asyncio.run(_create_tenants(environment))
-        yield Live(server, environment, key)
+        yield server
     finally:
         server.stop()
 
@@ -114,6 +155,7 @@ async def _create_tenants(environment: Mapping[str, str]) -> None:
     redis = Redis.connect(environment["REDIS_URL"], namespace=environment["NAMESPACE"])
     tenants = Tenants(mongo, redis, Outbox(mongo.core))
     for tenant_id in TENANTS:
-        await tenants.create(Tenant(id=tenant_id, name=tenant_id, currencies=CURRENCIES), actor="test")
+        with suppress(Refusal):  # two services on one database: they are there
+            await tenants.create(Tenant(id=tenant_id, name=tenant_id, currencies=CURRENCIES), actor="test")
     await redis.close()
     await mongo.close()

@@ -6,10 +6,11 @@ import statistics
 import time
 
 import httpx
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from libs.core.clock import SystemClock
 from libs.core.identity import Identity
-from scripts.issuer import AUDIENCE, ISSUER, mint, public_jwk, signing_key
+from scripts.issuer import AUDIENCE, ISSUER, mint, public_jwk
 
 TOKENS = 2_000
 ROUNDS = 5
@@ -24,7 +25,7 @@ async def measure(identity: Identity, tokens: list[str]) -> float:
 
 
 async def main() -> None:
-    key = signing_key()
+    key = Ed25519PrivateKey.generate()
     jwks = json.dumps({"keys": [public_jwk(key)]}).encode()
     answer = httpx.MockTransport(lambda _: httpx.Response(200, stream=httpx.ByteStream(jwks)))
     first, again = [], []

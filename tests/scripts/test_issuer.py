@@ -1,25 +1,16 @@
 import json
 import urllib.request
-from pathlib import Path
 
 import jwt
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from scripts import issuer
 from scripts.process import free_port
 
 
-class TestSigningKey:
-    def test_is_made_once_and_for_its_owner_alone(self, tmp_path: Path) -> None:
-        path = tmp_path / "run" / "issuer.pem"
-        first, second = issuer.signing_key(path), issuer.signing_key(path)
-        assert issuer.public_jwk(first) == issuer.public_jwk(second)
-        assert path.stat().st_mode & 0o777 == 0o600
-        assert list(path.parent.iterdir()) == [path]
-
-
 class TestMint:
-    def test_is_verified_with_the_published_key(self, tmp_path: Path) -> None:
-        key = issuer.signing_key(tmp_path / "issuer.pem")
+    def test_is_verified_with_the_published_key(self) -> None:
+        key = Ed25519PrivateKey.generate()
         token = issuer.mint("alice", ["player"], "demo", key=key)
         port = free_port()
         issuer.serve(port, key)

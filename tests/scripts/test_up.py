@@ -25,7 +25,7 @@ _shifts = itertools.cycle(range(10_000, 11_000, 100))
 class Stack:
     def __init__(self, run_dir: Path, shift: int) -> None:
         self.shift = shift
-        self.mongo_port, self.redis_port, self.issuer_port = 9017 + shift, 9079 + shift, 9001 + shift
+        self.mongo_port, self.redis_port, self.auth_port = 9017 + shift, 9079 + shift, 9001 + shift
         self.run_dir = run_dir
         self.environment = {**os.environ, "RUN_DIR": str(run_dir), "PORT_SHIFT": str(self.shift)}
         for name in ("MONGO_URL", "REDIS_URL"):
@@ -58,7 +58,7 @@ class Stack:
     @property
     def silent(self) -> bool:
         """Nothing of it listens any more."""
-        return not any(map(port_in_use, (self.mongo_port, self.redis_port, self.issuer_port)))
+        return not any(map(port_in_use, (self.mongo_port, self.redis_port, self.auth_port)))
 
     def mongo(self) -> MongoClient[dict[str, object]]:
         return MongoClient(f"mongodb://127.0.0.1:{self.mongo_port}/?directConnection=true")

@@ -7,12 +7,11 @@ from pymongo.errors import DuplicateKeyError
 from libs.core.context import Context
 from libs.core.errors import Refusal
 from libs.core.mongo import Session
-from services.auth.commands import codes, flows
+from services.auth.commands import codes, flows, profile
 from services.auth.commands.auth import Auth, record
 from services.auth.commands.codes import Letter
 from services.auth.commands.flows import Started
 from services.auth.commands.fresh import demand_fresh
-from services.auth.commands.passwords import known
 from services.auth.commands.sign_in import notify
 from services.auth.domain.flows import FlowKind
 from services.auth.domain.identifiers import Identifier
@@ -23,8 +22,7 @@ from services.auth.store import users
 
 async def add(auth: Auth, context: Context, recipient: Identifier) -> Started:
     """In place of the one of its kind that there was. Whether it is another account's, only its owner is told."""
-    user = await known(auth, context.tenant_id, context.caller.user_id)
-    demand_fresh(auth, context, user)
+    user = await demand_fresh(auth, context)
     other = await users.by_identifier(auth.database, None, user.tenant_id, recipient)
     letter = Letter("verify_identifier", "already_registered", good=other is None)
     return await codes.start(
@@ -53,7 +51,7 @@ async def verify(auth: Auth, context: Context, flow_token: str, code: str) -> Us
         changed = await auth.transaction(context.tenant_id, work)
     except DuplicateKeyError:
         raise flows.over() from None
-    await forget(auth, changed)
+    await profile.forget(auth, changed)
     return changed
 
 
@@ -79,10 +77,5 @@ async def rename(auth: Auth, context: Context, username: Identifier | None, name
         changed = await auth.transaction(context.tenant_id, work)
     except DuplicateKeyError:
         raise Refusal("USERNAME_TAKEN", "this username is taken: choose another", rule="user.username") from None
-    await forget(auth, changed)
+    await profile.forget(auth, changed)
     return changed
-
-
-async def forget(auth: Auth, user: User) -> None:
-    """What caches know of a user, once it was changed."""
-    await auth.platform.cache.invalidate(("user", user.tenant_id, user.id))

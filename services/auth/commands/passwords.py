@@ -3,7 +3,7 @@
 from libs.core.context import Context
 from libs.core.errors import Refusal, Unauthenticated
 from libs.core.mongo import Session
-from services.auth.commands import codes
+from services.auth.commands import codes, profile
 from services.auth.commands.auth import Auth
 from services.auth.commands.codes import Letter
 from services.auth.commands.devices import Device
@@ -40,10 +40,9 @@ async def reset(
     return await sign_in(auth, context, user, methods, device=device, after=flow, password=encoded)
 
 
-async def change(auth: Auth, context: Context, current: str, password: str, *, device: Device) -> User:
+async def change(auth: Auth, context: Context, current: str, password: str) -> User:
     """Everybody who is signed in elsewhere is signed out."""
-    user = await known(auth, context.tenant_id, context.caller.user_id)
-    demand_fresh(auth, context, user)
+    user = await demand_fresh(auth, context)
     await auth.rules.check(password, personal=personal(user))
     await auth.throttle.admit_known(context.tenant_id, user.id)
     if user.password and not (await auth.hasher.verify(user.password, current)).ok:
@@ -59,7 +58,9 @@ async def change(auth: Auth, context: Context, current: str, password: str, *, d
             auth, context, session, before, encoded, how="change", actor=user.id, keep_session=session_id
         )
 
-    return await auth.transaction(user.tenant_id, work, revokes=True)
+    changed = await auth.transaction(user.tenant_id, work, revokes=True)
+    await profile.forget(auth, changed)
+    return changed
 
 
 async def known(auth: Auth, tenant_id: str, user_id: str) -> User:

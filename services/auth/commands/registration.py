@@ -77,7 +77,7 @@ async def verify_registration(
     async def work(session: Session) -> SignedIn:
         await flows.finish(auth, session, flow)
         await insert(auth, context, session, user, method="password", verified=[recipient.kind])
-        return await open_session(auth, context, session, user, (amr_of(recipient), "pwd"), device=device)
+        return await open_session(auth, context, session, user, ("pwd",), device=device)
 
     try:
         return await auth.transaction(context.tenant_id, work)

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from libs.core.mongo import Database, Document, Session as Transaction
+from libs.core.pagination import Page, PageArgs, Paginator
 from services.auth.domain.sessions import Session
 
 ALIVE_MOST = 1_000
@@ -75,3 +76,14 @@ async def spend_token(database: Database, transaction: Transaction, key: str, at
 def session_from(row: Mapping[str, Any]) -> Session:
     fields = {name: row[name] for name in Session.__dataclass_fields__ if name != "id"}
     return Session(**(fields | {"id": row["_id"], "methods": tuple(row["methods"])}))
+
+
+async def page_of(
+    database: Database, paginator: Paginator, tenant_id: str, user_id: str, now: datetime, args: PageArgs
+) -> Page[Session]:
+    """Those that are alive, the newest first."""
+    where: Document = {"tenant_id": tenant_id, "user_id": user_id}
+    order = [("created_at", -1), ("_id", -1)]
+    alive = {name: value for name, value in alive_of(tenant_id, user_id, now).items() if name not in where}
+    page = await paginator.page(database["sessions"], where, args, order=order, also=alive)
+    return page.map(session_from)

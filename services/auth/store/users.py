@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from datetime import datetime
 from typing import Any
 
 from libs.core.errors import Refusal
@@ -54,3 +55,14 @@ def user_from(row: Mapping[str, Any]) -> User:
     return User(
         **(fields | {"status": status, "roles": tuple(row["roles"]), "second_factors": tuple(row["second_factors"])})
     )
+
+
+def to_cache(user: User) -> dict[str, Any]:
+    """As JSON, and without what only a login needs: of the password, whether there is one."""
+    row = user_row(user) | {"password": "*" if user.password else ""}
+    return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in row.items()}
+
+
+def from_cache(row: Mapping[str, Any]) -> User:
+    dates = {name: datetime.fromisoformat(row[name]) for name in ("created_at", "password_changed_at") if row[name]}
+    return user_from({**row, **dates})

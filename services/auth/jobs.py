@@ -1,0 +1,18 @@
+"""What auth does on a schedule."""
+
+from collections.abc import Iterable
+from datetime import timedelta
+
+from libs.core.app import Platform
+from libs.core.jobs import Job
+from services.auth.commands.auth import Auth
+from services.auth.settings import AuthConfig
+
+ROTATE_EVERY_S = 60.0
+
+
+def of_auth(platform: Platform, auth: Auth) -> Iterable[Job]:
+    async def rotate() -> None:
+        await auth.keys.rotate(timedelta(days=platform.config.get(AuthConfig).signing_key_days))
+
+    return [Job("rotate signing keys", ROTATE_EVERY_S, rotate)]

@@ -1,0 +1,39 @@
+"""Auth's GraphQL: types, queries, mutations, a room for each noun."""
+
+import strawberry
+
+from libs.core.graphql import build_schema
+from services.auth.schema.devices import DeviceMutations, DeviceQueries
+from services.auth.schema.factors import FactorMutations, FactorQueries
+from services.auth.schema.identities import IdentityMutations, IdentityQueries
+from services.auth.schema.passkeys import PasskeyMutations
+from services.auth.schema.sessions import SessionMutations, SessionQueries
+from services.auth.schema.sign_in import SignInMutations
+from services.auth.schema.users import User, UserMutations, UserQueries
+
+
+@strawberry.type
+class Query(
+    UserQueries,
+    SessionQueries,
+    FactorQueries,
+    DeviceQueries,
+    IdentityQueries,
+):
+    pass
+
+
+@strawberry.type
+class Mutation(
+    SignInMutations,
+    SessionMutations,
+    UserMutations,
+    FactorMutations,
+    PasskeyMutations,
+    DeviceMutations,
+    IdentityMutations,
+):
+    pass
+
+
+schema = build_schema(Query, Mutation, types=[User])
