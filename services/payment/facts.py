@@ -7,13 +7,15 @@ from libs.core.events import Event, EventData
 from services.payment import events
 from services.payment.domain import Book, Bucket, Operation, Transaction, Transfer, TransferKind, account_key
 
-# Said only to who asked: whether these were the caller's wallets was not, or not yet, found out.
+# Said only to who asked: whether these were the caller's wallets was not, or not yet, found out; or it is no more than
+# a question back.
 UNTOLD = {
     "WALLET_NOT_FOUND",
     "HOLD_NOT_FOUND",
     "TRANSFER_NOT_FOUND",
     "IDEMPOTENCY_MISMATCH",
     "LINKED_OPERATION_REFUSED",
+    "STEP_UP_REQUIRED",
 }
 _OF_KIND: dict[str, type[events.DepositCompleted | events.WithdrawalCompleted]] = {
     TransferKind.DEPOSIT: events.DepositCompleted,

@@ -111,6 +111,11 @@ class PaymentConfig(ConfigModel, name="payment"):
     # By currency, and else: adjustments of more minor units than this need a second operator.
     adjustment_approval_above: Annotated[dict[str, int], Field(default_factory=dict)]
     adjustment_approval_above_default: Annotated[int, Field(ge=0, le=INT64_MAX)] = 100_000
+    # By currency, and else: what players send away of more minor units than this, they confirm with a fresh factor.
+    # None: nothing is. `step_up_operators`: they confirm what they send for others, too.
+    step_up_above: Annotated[dict[str, Annotated[int, Field(ge=0, le=INT64_MAX)] | None], Field(default_factory=dict)]
+    step_up_above_default: Annotated[int, Field(ge=0, le=INT64_MAX)] | None = None
+    step_up_operators: bool = False
 
     def fee(self, kind: str, currency: str) -> Fee:
         found = (rule.fee() for rule in self.fees if (rule.kind, rule.currency) == (kind, currency))
@@ -118,6 +123,9 @@ class PaymentConfig(ConfigModel, name="payment"):
 
     def adjustment_threshold(self, currency: str) -> int:
         return self.adjustment_approval_above.get(currency, self.adjustment_approval_above_default)
+
+    def step_up_threshold(self, currency: str) -> int | None:
+        return self.step_up_above.get(currency, self.step_up_above_default)
 
     @property
     def hold_duration(self) -> timedelta:

@@ -10,6 +10,7 @@ from libs.core.money import Money
 from libs.core.tenants import SystemWallet
 from services.payment import store
 from services.payment.commands.payment import Asked, Payment, amount_of, operation, system_end
+from services.payment.commands.step_up import Confirmable, unproven
 from services.payment.domain import (
     Bucket,
     Capture,
@@ -33,7 +34,7 @@ CAPTURED_BY = {TransferKind.WITHDRAWAL: SystemWallet.NOSTRO, TransferKind.BET: S
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NewHold(Asked):
+class NewHold(Confirmable):
     wallet_id: str
     money: Money
     purpose: TransferKind
@@ -41,7 +42,7 @@ class NewHold(Asked):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NewCapture(Asked):
+class NewCapture(Confirmable):
     """`amount_minor` of what is held; `final` releases what is left of it."""
 
     hold_id: str
@@ -63,7 +64,13 @@ async def hold(payment: Payment, context: Context, new: NewHold) -> Outcome:
     terms = Place(new.expires_at or now + lasting, new.purpose, asked=new.expires_at is not None)
     kind, wallet = TransferKind.HOLD, new.wallet_id
     leg = Leg(kind, End(wallet), End(wallet, Bucket.LOCKED), new.money)
-    asked = operation(payment, context, new, "hold:create", kind, [leg], terms=terms)
+    # A stake stays with the house; what else is held is on its way out.
+    missing = (
+        None
+        if new.purpose is TransferKind.BET
+        else await unproven(payment, context, new, "hold", new.money, source=wallet)
+    )
+    asked = operation(payment, context, new, "hold:create", kind, [leg], terms=terms, unproven=missing)
     return await payment.ledger.post(asked, context.deadline)
 
 
@@ -72,8 +79,13 @@ async def capture(payment: Payment, context: Context, new: NewCapture) -> Outcom
     if held is None:
         return refusals.hold_not_found(new.hold_id)
     kind = TransferKind.CAPTURE
-    leg = Leg(kind, _locked(held), _destination(context, held, new), amount_of(new.amount_minor, held.currency))
-    asked = operation(payment, context, new, "hold:capture", kind, [leg], terms=Capture(held.id, new.final))
+    money = amount_of(new.amount_minor, held.currency)
+    leg = Leg(kind, _locked(held), _destination(context, held, new), money)
+    missing = await unproven(
+        payment, context, new, "capture", money, source=held.wallet_id, payee=new.destination_id or ""
+    )
+    terms = Capture(held.id, new.final)
+    asked = operation(payment, context, new, "hold:capture", kind, [leg], terms=terms, unproven=missing)
     return await payment.ledger.post(asked, context.deadline)
 
 

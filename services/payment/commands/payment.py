@@ -12,7 +12,7 @@ from libs.core.pagination import Paginator
 from libs.core.tenants import SystemWallet
 from libs.core.webhooks import Webhooks
 from services.payment.balances import Balances
-from services.payment.domain import REFERENCE_LIMIT, End, Leg, Operation, Terms, TransferKind
+from services.payment.domain import REFERENCE_LIMIT, End, Leg, Operation, Terms, TransferKind, Unproven
 from services.payment.keys import JournalKeys
 from services.payment.ledger import Ledger
 from services.payment.verify.watch import Watch
@@ -51,6 +51,7 @@ def operation(
     *,
     amount: Money | None = None,
     terms: Terms | None = None,
+    unproven: Unproven | None = None,
 ) -> Operation:
     """`action` is what the caller must be allowed to do with the wallets; `amount` what they said, if legs differ."""
     access, caller = payment.platform.access, context.caller
@@ -64,6 +65,7 @@ def operation(
         sight=access.scope(caller, "transfer:read"),
         asked=amount,
         terms=terms,
+        unproven=unproven,
         reference=asked.reference,
         metadata=asked.metadata,
         dry_run=asked.dry_run,

@@ -10,7 +10,8 @@ from libs.core.money import Money
 from libs.core.tenants import SystemWallet
 from services.payment import store
 from services.payment.commands.payment import Asked, Payment, operation, system_end
-from services.payment.domain import Bucket, End, Leg, Operation, Outcome, TransferKind, refusals
+from services.payment.commands.step_up import Confirmable, unproven
+from services.payment.domain import Bucket, End, Leg, Operation, Outcome, TransferKind, Unproven, refusals
 from services.payment.domain.fees import legs_with_fee
 from services.payment.ledger import SET_LIMIT
 from services.payment.settings import PaymentConfig
@@ -20,7 +21,7 @@ STAKE_LOTS_LIMIT = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NewTransfer(Asked):
+class NewTransfer(Confirmable):
     source_id: str
     destination_id: str
     money: Money
@@ -33,7 +34,7 @@ class NewDeposit(Asked):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NewWithdrawal(Asked):
+class NewWithdrawal(Confirmable):
     wallet_id: str
     money: Money
 
@@ -63,13 +64,14 @@ class NewWin(Asked):
 
 
 async def transfer(payment: Payment, context: Context, new: NewTransfer) -> Outcome:
-    return await payment.ledger.post(_transfer(payment, context, new), context.deadline)
+    return await payment.ledger.post(await _transfer(payment, context, new), context.deadline)
 
 
 async def transfer_each(payment: Payment, context: Context, news: Sequence[NewTransfer]) -> list[Outcome]:
     """Many transfers, each with an answer of its own: one that could not be done for now does not hide the others'."""
     ledger, deadline = payment.ledger, context.deadline
-    posts = (ledger.post(_transfer(payment, context, new), deadline) for new in _some(news))
+    operations = [await _transfer(payment, context, new) for new in _some(news)]
+    posts = (ledger.post(asked, deadline) for asked in operations)
     return [_outcome(answer) for answer in await asyncio.gather(*posts, return_exceptions=True)]
 
 
@@ -83,7 +85,7 @@ def _outcome(answer: Outcome | BaseException) -> Outcome:
 
 async def transfer_all(payment: Payment, context: Context, news: Sequence[NewTransfer]) -> list[Outcome]:
     """Many transfers of which either all are done or none."""
-    operations = [_transfer(payment, context, new) for new in _some(news)]
+    operations = [await _transfer(payment, context, new) for new in _some(news)]
     return await payment.ledger.post_all(operations, context.deadline)
 
 
@@ -97,11 +99,14 @@ def _some(news: Sequence[NewTransfer]) -> Sequence[NewTransfer]:
     return news
 
 
-def _transfer(payment: Payment, context: Context, new: NewTransfer) -> Operation:
+async def _transfer(payment: Payment, context: Context, new: NewTransfer) -> Operation:
     """A player's own transfer is real → real; only the system moves between buckets."""
     kind = TransferKind.TRANSFER
     leg = Leg(kind, End(new.source_id), End(new.destination_id), new.money)
-    return operation(payment, context, new, "transfer:create", kind, [leg])
+    missing = await unproven(
+        payment, context, new, "transfer", new.money, source=new.source_id, payee=new.destination_id
+    )
+    return operation(payment, context, new, "transfer:create", kind, [leg], unproven=missing)
 
 
 async def deposit(payment: Payment, context: Context, new: NewDeposit) -> Outcome:
@@ -114,7 +119,8 @@ async def deposit(payment: Payment, context: Context, new: NewDeposit) -> Outcom
 async def withdraw(payment: Payment, context: Context, new: NewWithdrawal) -> Outcome:
     await payment.platform.tenants.currency(context.tenant_id, new.money.currency)
     nostro = system_end(context, SystemWallet.NOSTRO, new.money.currency)
-    return await _with_fee(payment, context, new, TransferKind.WITHDRAWAL, End(new.wallet_id), nostro)
+    missing = await unproven(payment, context, new, "withdraw", new.money, source=new.wallet_id)
+    return await _with_fee(payment, context, new, TransferKind.WITHDRAWAL, End(new.wallet_id), nostro, unproven=missing)
 
 
 async def _with_fee(
@@ -124,6 +130,8 @@ async def _with_fee(
     kind: TransferKind,
     source: End,
     destination: End,
+    *,
+    unproven: Unproven | None = None,
 ) -> Outcome:
     money = new.money
     fee = payment.platform.config.get(PaymentConfig, context.tenant_id).fee(kind, money.currency)
@@ -135,7 +143,7 @@ async def _with_fee(
         if not done:
             return refusals.fee_exceeds_amount(fee.of(money.amount_minor), money)
         legs = [Leg(kind, source, destination, money)]
-    asked = operation(payment, context, new, f"{kind}:create", kind, legs, amount=money)
+    asked = operation(payment, context, new, f"{kind}:create", kind, legs, amount=money, unproven=unproven)
     return await payment.ledger.post(asked, context.deadline)
 
 

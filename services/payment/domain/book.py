@@ -299,6 +299,7 @@ class Book:
             _wallets_refusal(leg, source, destination)
             or self._account_refusal(operation, number, leg, source, destination, at)
             or _funds_refusal(operation, leg, source, destination)
+            or _proof_refusal(operation, number, source, destination)
         )
         if refusal:
             return refusal
@@ -631,6 +632,16 @@ def _funds_refusal(operation: Operation, leg: Leg, source: Wallet, destination: 
     if destination.buckets[leg.destination.bucket] + amount > INT64_MAX:
         return refusals.balance_limit()
     return None
+
+
+def _proof_refusal(operation: Operation, number: int, source: Wallet, destination: Wallet) -> Refusal | None:
+    """Last of all, so that nobody is asked for a code for what would be refused anyway."""
+    missing = operation.unproven
+    if missing is None or number > 0:
+        return None
+    if source.owner_id != operation.actor and not missing.operators:
+        return None
+    return None if _among_own(operation.kind, source, destination) else missing.refusal
 
 
 def _held(wallet: Wallet, end: End) -> int:

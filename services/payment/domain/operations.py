@@ -130,6 +130,17 @@ class Quoted:
 Terms = Place | Capture | Release | Reverse | Quoted
 
 
+@dataclass(frozen=True, slots=True)
+class Unproven:
+    """Why it is not known that the caller, in person, wants this. It refuses what they send away of their own, and with
+
+    `operators` what they send of anybody's.
+    """
+
+    refusal: Refusal
+    operators: bool = False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
     """Something to be done whole or not at all. `scope` is what the caller may act on, `sight` which wallets they see.
@@ -149,6 +160,8 @@ class Operation:
     terms: Terms | None = None
     reference: str = ""
     metadata: dict[str, Any] = field(default_factory=dict)
+    # Not part of what is asked for: an operation that was done is answered as it was, confirmed anew or not.
+    unproven: Unproven | None = None
     # Names the all-or-nothing set this belongs to, as part of what is asked for: see `linked`.
     set_id: str = ""
     dry_run: bool = False

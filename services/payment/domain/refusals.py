@@ -20,6 +20,8 @@
     LIMIT_REACHED             a limit leaves less than the amount
     INSUFFICIENT_FUNDS        a guarded bucket or lot would go below zero, or below the wallet's credit limit
     BALANCE_LIMIT             a balance would leave the range of a 64-bit integer
+    STEP_UP_REQUIRED          the player has to confirm this with a fresh factor: asked for only what would be done
+    STEP_UP_INVALID           the token that was to confirm this is of another operation or session, or expired
     LINKED_OPERATION_REFUSED  another operation of the same all-or-nothing set was refused
 
 Each has a row in `docs/reference/errors.md`.

@@ -16,7 +16,13 @@ from services.payment import commands, domain, store
 from services.payment.commands import NewCapture, NewHold, NewVoid
 from services.payment.domain import HoldStatus, TransferKind
 from services.payment.schema.common import money_of, payment_of, scope_of
-from services.payment.schema.transfers import OperationInput, TransferResult, asked, transfer_result
+from services.payment.schema.transfers import (
+    ConfirmableInput,
+    OperationInput,
+    TransferResult,
+    asked,
+    transfer_result,
+)
 
 strawberry.enum(HoldStatus)
 
@@ -69,7 +75,7 @@ class HoldFilter:
 
 
 @strawberry.input
-class HoldInput(OperationInput):
+class HoldInput(ConfirmableInput):
     wallet_id: ID
     amount: BigInt
     currency: str
@@ -78,7 +84,7 @@ class HoldInput(OperationInput):
 
 
 @strawberry.input
-class CaptureInput(OperationInput):
+class CaptureInput(ConfirmableInput):
     hold_id: ID
     amount: BigInt = strawberry.field(description="At most what is left. A hold can be captured in several parts.")
     destination_wallet_id: ID | None = strawberry.field(
@@ -134,6 +140,7 @@ class HoldMutations:
     async def hold(self, info: Info[Context], input: HoldInput) -> TransferResult:  # noqa: A002
         new = NewHold(
             **asked(input),
+            step_up_token=input.step_up_token,
             wallet_id=parse_id(input.wallet_id, "input.walletId"),
             money=money_of(input.amount, input.currency, "input"),
             purpose=TransferKind(input.purpose.value),
@@ -146,6 +153,7 @@ class HoldMutations:
         destination = input.destination_wallet_id
         new = NewCapture(
             **asked(input),
+            step_up_token=input.step_up_token,
             hold_id=parse_id(input.hold_id, "input.holdId"),
             amount_minor=input.amount,
             destination_id=None if destination is None else parse_id(destination, "input.destinationWalletId"),

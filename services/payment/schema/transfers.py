@@ -164,6 +164,15 @@ class OperationInput:
 
 
 @strawberry.input
+class ConfirmableInput(OperationInput):
+    step_up_token: str = strawberry.field(
+        default="",
+        description="Of completeStepUp, for exactly this: once STEP_UP_REQUIRED says so. It is in vain, but does no "
+        "harm, where none is needed.",
+    )
+
+
+@strawberry.input
 class DepositInput(OperationInput):
     wallet_id: ID
     amount: BigInt
@@ -171,14 +180,14 @@ class DepositInput(OperationInput):
 
 
 @strawberry.input
-class WithdrawInput(OperationInput):
+class WithdrawInput(ConfirmableInput):
     wallet_id: ID
     amount: BigInt
     currency: str
 
 
 @strawberry.input
-class TransferInput(OperationInput):
+class TransferInput(ConfirmableInput):
     source_wallet_id: ID
     destination_wallet_id: ID
     amount: BigInt
@@ -278,6 +287,7 @@ class TransferMutations:
     async def withdraw(self, info: Info[Context], input: WithdrawInput) -> TransferResult:  # noqa: A002
         new = NewWithdrawal(
             **asked(input),
+            step_up_token=input.step_up_token,
             wallet_id=parse_id(input.wallet_id, "input.walletId"),
             money=money_of(input.amount, input.currency, "input"),
         )
@@ -352,6 +362,7 @@ def asked(given: OperationInput, field: str = "input") -> dict[str, Any]:
 def _new_transfer(given: TransferInput, field: str) -> NewTransfer:
     return NewTransfer(
         **asked(given, field),
+        step_up_token=given.step_up_token,
         source_id=parse_id(given.source_wallet_id, f"{field}.sourceWalletId"),
         destination_id=parse_id(given.destination_wallet_id, f"{field}.destinationWalletId"),
         money=money_of(given.amount, given.currency, field),
