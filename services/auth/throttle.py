@@ -66,6 +66,16 @@ class Throttle:
         rule = _account(self._config.get(AuthConfig, tenant_id))
         return await self._begin(tenant_id, {"account": Take(f"user:{tenant_id}:{user_id}", rule)})
 
+    async def admit_factor(self, tenant_id: str, user_id: str, device: str | None) -> Attempt:
+        """A try at the second factor of somebody whose first was right, over all flows: a code has six digits only.
+
+        `device` as for `admit`: whoever knows the password alone slows down everybody but its owner.
+        """
+        rule, who = _account(self._config.get(AuthConfig, tenant_id)), f"{tenant_id}:{user_id}"
+        if device:
+            return await self._begin(tenant_id, {"device": Take(f"factor-device:{who}:{device}", rule)})
+        return await self._begin(tenant_id, {"account": Take(f"factor:{who}", rule)})
+
     async def succeeded(self, attempt: Attempt) -> None:
         """The account's count begins anew. The address loses this one try alone: whoever has an account of their own
         would else log in to it between any two guesses."""

@@ -1,14 +1,14 @@
 """Second factors: which a user has, and what follows when that changes."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from libs.core.context import Context
 from libs.core.errors import Unauthenticated
 from libs.core.events import EventData
 from libs.core.mongo import Session
-from services.auth.commands import devices, flows
+from services.auth.commands import devices, flows, profile
 from services.auth.commands.auth import Auth, record
 from services.auth.commands.sign_in import notify
 from services.auth.domain.flows import Flow, FlowKind
@@ -18,6 +18,8 @@ from services.auth.domain.totp import Totp
 from services.auth.domain.users import User
 from services.auth.events import MfaDisabled, MfaEnabled
 from services.auth.store import factors as stored, passkeys as stored_passkeys, users
+
+T = TypeVar("T")
 
 TOTP, PASSKEY = "totp", "passkey"
 
@@ -43,12 +45,18 @@ async def factors_of(auth: Auth, tenant_id: str, user_id: str, session: Session 
     )
 
 
-async def me(auth: Auth, session: Session, context: Context) -> User:
-    """The caller, as they are in this transaction."""
-    user = await users.load(auth.database, session, context.tenant_id, context.caller.user_id)
-    if user is None or not user.active:
-        raise Unauthenticated("the token's user is not active")
-    return user
+async def change(auth: Auth, context: Context, work: Callable[[Session, User], Awaitable[T]]) -> T:
+    """A transaction that changes what the caller has. `work` is given the caller, as they are in it."""
+
+    async def with_caller(session: Session) -> tuple[User, T]:
+        user = await users.load(auth.database, session, context.tenant_id, context.caller.user_id)
+        if user is None or not user.active:
+            raise Unauthenticated("the token's user is not active")
+        return user, await work(session, user)
+
+    user, result = await auth.transaction(context.tenant_id, with_caller)
+    await profile.forget(auth, user)
+    return result
 
 
 async def attempt_own(auth: Auth, context: Context, kind: FlowKind, token: str) -> Flow:
@@ -69,9 +77,9 @@ async def changed(
     resource: str = "",
     details: Mapping[str, Any] | None = None,
 ) -> list[str]:
-    """After a factor of `user` was written or deleted, in the same transaction: what the user has is noted, with all
+    """In the transaction that wrote or deleted a factor of `user`: what they have is noted, with all that follows.
 
-    that follows from it. The answer is new recovery codes, if these are the first factors, to be shown once.
+    The answer is new recovery codes, to be shown once, if this is the first factor.
     """
     now = await factors_of(auth, user.tenant_id, user.id, session)
     # Saved even if it is the same: of two changes at once, each sees the other's, or is done again.

@@ -78,9 +78,8 @@ async def finish_registration(
         raise _refused() from None
     passkey = _passkey(made, flow.tenant_id, flow.user_id, _name(name), auth.platform.clock.now())
 
-    async def work(session: Session) -> Registered:
+    async def work(session: Session, user: User) -> Registered:
         await flows.finish(auth, session, flow)
-        user = await factors.me(auth, session, context)
         _refuse_too_many(await stored.of_user(auth.database, session, user.tenant_id, user.id))
         await stored.insert(auth.database, session, passkey)
         details = {"name": passkey.name, "synced": passkey.synced}
@@ -89,7 +88,7 @@ async def finish_registration(
         )
         return Registered(passkey, codes)
 
-    return await auth.transaction(context.tenant_id, work)
+    return await factors.change(auth, context, work)
 
 
 async def rename_passkey(auth: Auth, context: Context, passkey_id: str, name: str) -> Passkey:
@@ -116,14 +115,13 @@ async def rename_passkey(auth: Auth, context: Context, passkey_id: str, name: st
 async def remove_passkey(auth: Auth, context: Context, passkey_id: str) -> None:
     await demand_fresh(auth, context)
 
-    async def work(session: Session) -> None:
-        user = await factors.me(auth, session, context)
+    async def work(session: Session, user: User) -> None:
         passkey = await _own(auth, context, session, passkey_id)
         await stored.remove(auth.database, session, passkey)
         details = {"name": passkey.name}
         await factors.changed(auth, context, session, user, "passkey.removed", resource=passkey.id, details=details)
 
-    await auth.transaction(context.tenant_id, work)
+    await factors.change(auth, context, work)
 
 
 async def start_login(auth: Auth, context: Context) -> Ceremony:

@@ -15,8 +15,7 @@ async def regenerate_recovery_codes(auth: Auth, context: Context) -> list[str]:
     """Ten new ones, to be shown once. Those before are good for nothing any more."""
     await demand_fresh(auth, context, level=2)
 
-    async def work(session: Session) -> list[str]:
-        user = await factors.me(auth, session, context)
+    async def work(session: Session, user: User) -> list[str]:
         # What is removed at the same time removes the codes with it: one of the two is done again.
         await users.save(auth.database, session, user, user)
         codes = await factors.make_recovery_codes(auth, session, user)
@@ -24,7 +23,7 @@ async def regenerate_recovery_codes(auth: Auth, context: Context) -> list[str]:
         await notify(auth, session, user, "recovery_codes_made")
         return codes
 
-    return await auth.transaction(context.tenant_id, work)
+    return await factors.change(auth, context, work)
 
 
 async def use_recovery_code(auth: Auth, context: Context, session: Session, user: User, code: str) -> bool:

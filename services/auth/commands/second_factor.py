@@ -7,14 +7,14 @@ from typing import Any
 from libs.core.context import Context
 from libs.core.errors import InvalidInput, Refusal
 from libs.core.mongo import Session
-from services.auth.commands import flows
+from services.auth.commands import devices, flows, profile
 from services.auth.commands.auth import Auth
 from services.auth.commands.devices import Device
 from services.auth.commands.passkeys import use_passkey
 from services.auth.commands.recovery_codes import use_recovery_code
-from services.auth.commands.sign_in import failed, second_factor_shown
+from services.auth.commands.sign_in import failed, notify, second_factor_shown
 from services.auth.commands.tokens import SignedIn
-from services.auth.domain.flows import FlowKind
+from services.auth.domain.flows import Flow, FlowKind
 from services.auth.domain.passkeys import challenge_of
 from services.auth.domain.totp import accepted_step, sealed_for
 from services.auth.domain.users import User
@@ -45,28 +45,37 @@ async def complete_second_factor(
 
     `Refusal` SECOND_FACTOR_WRONG whatever is wrong with the proof, FLOW_OVER once there were too many tries.
     """
+    waiting = await flows.look(auth, context, FlowKind.SECOND_FACTOR, flow_token)
+    user = await users.load(auth.database, None, waiting.tenant_id, waiting.user_id)
+    if user is None:
+        raise flows.over()
+    # Over all flows: who knows the password could begin one after the other.
+    seen = await devices.known(auth, user, device)
+    attempt = await auth.throttle.admit_factor(user.tenant_id, user.id, seen.id if seen else None)
     flow = await flows.attempt(auth, context, FlowKind.SECOND_FACTOR, flow_token)
 
-    async def work(session: Session) -> SignedIn | User | None:
-        user = await users.load(auth.database, session, flow.tenant_id, flow.user_id)
-        methods = user and await prove(auth, context, session, user, proof, flow_token)
-        if not methods:
-            return user
+    async def work(session: Session) -> SignedIn | None:
+        methods = await prove(auth, context, session, user, proof, flow_token)
+        if methods is None:
+            return None
         return await second_factor_shown(auth, context, session, flow, methods, device=device, trust=trust)
 
-    outcome = await auth.transaction(context.tenant_id, work)
-    if isinstance(outcome, SignedIn):
-        return outcome
-    await failed(auth, context, outcome, proof.method, "second_factor_wrong")
-    raise wrong_factor()
+    signed_in = await auth.transaction(context.tenant_id, work, revokes=bool(flow.data["password"]))
+    if signed_in is None:
+        await _wrong(auth, context, flow, user, proof)
+        raise wrong_factor()
+    await auth.throttle.succeeded(attempt)
+    await profile.forget(auth, user)
+    return signed_in
 
 
 async def prove(
     auth: Auth, context: Context, session: Session, user: User, proof: Proof, flow_token: str
 ) -> tuple[str, ...] | None:
-    """How `user` proved it (RFC 8176), None if they did not. It is used up in the caller's transaction, which is to do
+    """How `user` proved it (RFC 8176), None if they did not. A passkey has to have signed the flow's own challenge.
 
-    what it is proven for; the caller has counted the try. A passkey has to have signed the flow's own challenge.
+    What proved it is used up in the caller's transaction, which is to do what it is proven for. Whoever calls has
+    counted the try: with the flow, and with `Throttle.admit_factor`.
     """
     if proof.totp:
         return ("otp",) if await _use_totp(auth, session, user, proof.totp) else None
@@ -79,6 +88,14 @@ async def prove(
 
 def wrong_factor() -> Refusal:
     return Refusal("SECOND_FACTOR_WRONG", "that is not right", rule="second_factor")
+
+
+async def _wrong(auth: Auth, context: Context, flow: Flow, user: User, proof: Proof) -> None:
+    """Once a flow has no tries left, its user is told: somebody else knows the first factor, or they need help."""
+    await failed(auth, context, user, proof.method, "wrong second factor")
+    if flow.tries >= auth.config(flow.tenant_id).flow_tries:
+        await auth.platform.mongo.transaction(lambda session: notify(auth, session, user, "second_factor_failed"))
+        auth.platform.outbox.kick()
 
 
 async def _use_totp(auth: Auth, session: Session, user: User, code: str) -> bool:

@@ -27,10 +27,7 @@ class TotpSetup:
 
 
 async def start_totp(auth: Auth, context: Context) -> TotpSetup:
-    """Counts for nothing before it is confirmed: who mistypes is not locked out. An app that they have stays until
-
-    then, and is replaced.
-    """
+    """Counts for nothing before it is confirmed; until then the app that they have, if any, stays."""
     user = await demand_fresh(auth, context)
     secret = new_totp_secret()
     data = {
@@ -53,26 +50,24 @@ async def confirm_totp(auth: Auth, context: Context, flow_token: str, code: str)
         raise wrong_code()
     confirmed = Totp(flow.tenant_id, flow.user_id, flow.data["sealed"], step, now)
 
-    async def work(session: Session) -> list[str]:
+    async def work(session: Session, user: User) -> list[str]:
         await flows.finish(auth, session, flow)
-        user = await factors.me(auth, session, context)
         await stored.put_totp(auth.database, session, confirmed)
         replaced = factors.TOTP in user.second_factors
         return await factors.changed(auth, context, session, user, "totp.replaced" if replaced else "totp.enabled")
 
-    return await auth.transaction(context.tenant_id, work)
+    return await factors.change(auth, context, work)
 
 
 async def remove_totp(auth: Auth, context: Context) -> None:
     await demand_fresh(auth, context)
 
-    async def work(session: Session) -> None:
-        user = await factors.me(auth, session, context)
+    async def work(session: Session, user: User) -> None:
         if not await stored.remove_totp(auth.database, session, user.tenant_id, user.id):
             raise Refusal("FACTOR_NOT_FOUND", "there is no authenticator app to remove", rule="factor.exists")
         await factors.changed(auth, context, session, user, "totp.disabled")
 
-    await auth.transaction(context.tenant_id, work)
+    await factors.change(auth, context, work)
 
 
 def account_of(user: User) -> str:
