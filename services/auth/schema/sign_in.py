@@ -6,12 +6,13 @@ from typing import Annotated, Self
 
 import strawberry
 from strawberry import Info
+from strawberry.scalars import JSON
 
 from libs.core.access import Public, Requires
 from libs.core.context import Context
 from libs.core.errors import InvalidInput
 from libs.core.graphql import Problem
-from services.auth.commands import codes, login, passwords, registration
+from services.auth.commands import codes, login, passkeys, passwords, registration
 from services.auth.commands.devices import Device
 from services.auth.commands.flows import Started
 from services.auth.commands.registration import Registration
@@ -52,8 +53,15 @@ class SignedIn:
 @strawberry.type(description="One factor was right; this account has two. Go on with completeSecondFactor.")
 class SecondFactorRequired:
     flow_id: str
-    methods: list[str]
+    methods: list[str] = strawberry.field(description="Of totp, passkey and recovery_code, those that this user has.")
     expires_at: datetime
+
+    @strawberry.field(
+        description="For the browser's PublicKeyCredential.parseRequestOptionsFromJSON(). Null without a passkey."
+    )
+    async def passkey_options(self, info: Info[Context]) -> JSON | None:
+        options = await passkeys.second_factor_options(auth_of(info), info.context, self.flow_id)
+        return JSON(options) if options else None
 
     @classmethod
     def of(cls, challenge: Challenge) -> Self:
