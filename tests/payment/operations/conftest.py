@@ -30,6 +30,8 @@ USUAL: Mapping[str, Any] = {
     "adjustment_approval_above_default": 1000,
     "fees": [],
     "quote_s": 30.0,
+    "step_up_above": {},
+    "step_up_operators": False,
 }
 # What is written though nobody asks for anything: leases are kept, jobs run, the journal's heads are signed.
 RESTLESS = {"leases", "jobs", "journal_heads", "verify_checkpoints", "verify_status", "event_sequences"}
