@@ -27,7 +27,7 @@ def uncovered(
     A rule is held if one allowance of the author's, in force now, reaches as far, to resources, actions, targets, and
     is bound no closer; if no denial of theirs touches it; and if their scopes, should they have some, let it through.
     `own` covers `own`, though another's own is not one's own. `confined` says that nobody ever reaches out of their
-    tenant, and that the rules are for subjects of the author's: then `tenant` covers ids.
+    tenant, and that the rules are for subjects of the author's: then `tenant` covers ids, and `all`.
     """
     now = now or datetime.now(UTC)
     held = [rule for role in policy.lineage(author.roles) for rule in policy.roles[role].rules]
@@ -62,9 +62,10 @@ def _parsed(scopes: Iterable[str]) -> Iterable[Permission]:
 def _includes(held: Permission, wanted: Permission, confined: bool) -> bool:
     if held.resource not in ("*", wanted.resource) or held.action not in ("*", wanted.action):
         return False
-    if wanted.reach is not Reach.NOTHING:
-        return held.reach >= wanted.reach
-    return held.target == wanted.target or held.reach >= (Reach.TENANT if confined else Reach.ALL)
+    farthest = Reach.TENANT if confined else Reach.ALL
+    if wanted.reach is Reach.NOTHING:
+        return held.target == wanted.target or held.reach >= farthest
+    return held.reach >= min(wanted.reach, farthest)
 
 
 def _binds_no_closer(held: Bounds, wanted: Bounds, tenant_id: str) -> bool:

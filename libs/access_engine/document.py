@@ -146,7 +146,9 @@ def _actions(name: str, data: object, path: str) -> tuple[str, ...]:
 
 
 def _subject(name: str, data: object, path: str) -> Subject:
-    fields = _mapping({} if data is None else data, path, ("id", "tenant", "brand", "roles", "level", "scopes", "attributes"))
+    fields = _mapping(
+        {} if data is None else data, path, ("id", "tenant", "brand", "roles", "level", "scopes", "attributes")
+    )
     level = fields.get("level", 0)
     if not isinstance(level, int) or isinstance(level, bool):
         raise DocumentError("'level' is a whole number", path=path)

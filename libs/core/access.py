@@ -6,7 +6,8 @@
     scope.query(owner="owner_id")                               # those, as a filter for MongoDB
 
 A caller never reaches what is of another tenant, whatever a rule says: `all` is all of the caller's own tenant. `Scope`
-alone sees to that, so a role of the platform that is to reach further would have to be let out there, deliberately.
+alone sees to that. What is nobody's alone, policies and signing keys, needs a permission for `all`, such as
+`policy:manage:all`, which no tenant's administrator holds: see `demand_for_all`.
 
 Policies are versions in `core_service.policies`, each a whole set of roles; the highest that is valid is in force, on
 top of the `BUILT_IN` roles. A version is never changed: a later one takes its place. Grants, one rule for one subject
@@ -19,6 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache, wraps
+from itertools import groupby
 from typing import Annotated, Any, Literal, Self, TypeVar, cast
 
 import structlog
@@ -44,6 +46,7 @@ from libs.access_engine import (
     Subject,
 )
 from libs.access_engine.coverage import uncovered
+from libs.access_engine.lint import Finding, lint
 from libs.core import grants
 from libs.core.clock import Clock, SystemClock
 from libs.core.context import Caller, Context
@@ -80,8 +83,17 @@ _ACCOUNT = (
     *("user:read", "user:update", "session:read", "session:revoke"),
     *("factor:manage", "identity:manage"),
 )
-# Not among them: policy:manage, role:assign, grant:manage, apikey:manage, serviceaccount:manage. Those are an admin's.
-_SUPPORT = ("user:read", "user:suspend", "user:reset", "session:read", "session:revoke", "audit:read")
+_SUPPORT = (
+    *("user:read", "user:list", "user:suspend", "user:reset", "session:read", "session:revoke"),
+    *("role:read", "grant:read", "audit:read"),
+)
+# An admin has all that the others have, and these.
+_ADMIN = (
+    *("user:delete", "role:assign", "grant:manage", "serviceaccount:manage", "apikey:read", "apikey:manage"),
+    *("webhook:read", "webhook:manage", "ledger:verify"),
+)
+# Of no tenant: see `demand_for_all`.
+_PLATFORM = ("policy:read", "policy:manage", "signingkey:read", "signingkey:manage")
 
 # What holds in an empty database. A stored role of the same name takes the place of one of these.
 BUILT_IN = (
@@ -92,7 +104,17 @@ BUILT_IN = (
     ),
     Role.of("service", allow=[f"{action}:tenant" for action in _SERVICE]),
     Role.of("admin", allow=["*:*:tenant"]),
+    Role.of("platform", allow=["*:*:all"]),
 )
+
+# All that is asked for, by resource: what the linter knows.
+CATALOGUE: Mapping[str, frozenset[str]] = {
+    resource: frozenset(action.split(":")[1] for action in actions)
+    for resource, actions in groupby(
+        sorted({*_OPERATOR, *_SERVICE, *_PLAYER, *_ACCOUNT, *_SUPPORT, *_ADMIN, *_PLATFORM}),
+        key=lambda action: action.split(":")[0],
+    )
+}
 
 _SYSTEM_CLOCK = SystemClock()
 # The highest level that a caller can prove, see `Caller.level`.
@@ -247,6 +269,12 @@ class Access:
             raise Forbidden("this needs another factor to be proven first", permission=action, level=needed)
         raise Forbidden(f"this needs the permission {action}", permission=action)
 
+    def demand_for_all(self, caller: Caller, action: str) -> None:
+        """`Forbidden` unless `caller` holds it for `all`: what is shared by tenants is not one tenant's to change."""
+        if self.wider_than(caller, [f"{action}:all"]):
+            self.decisions.denied(caller, action)
+            raise Forbidden(f"this needs the permission {action}:all", permission=f"{action}:all")
+
     def _level_needed(self, caller: Caller, action: str, at_least: int) -> int | None:
         for level in range(max(caller.level + 1, at_least), _MAX_LEVEL + 1):
             if self.allows(replace(caller, level=level), action):
@@ -333,15 +361,14 @@ class Access:
         return [str(rule) for rule in held]
 
     def wider_roles(self, author: Caller, roles: Iterable[str]) -> list[str]:
-        """The same for what `roles`, those inherited from too, allow: what an author must hold to assign them.
-
-        `InvalidInput` for a role that does not exist.
+        """The same for what `roles`, those inherited from too, allow and deny: what an author must hold to assign them,
+        and to take them away. `InvalidInput` for a role that does not exist.
         """
         names = list(roles)
         if unknown := [name for name in names if name not in self._policy.roles]:
             raise InvalidInput(f"there is no role {unknown[0]!r:.70}", field="roles")
         lineage = sorted(self._policy.lineage(names))
-        return self.wider_than(author, [rule for name in lineage for rule in self._policy.roles[name].allow])
+        return self.wider_than(author, [rule for name in lineage for rule in self._policy.roles[name].rules])
 
     def wider_policy(self, author: Caller, roles: Sequence[Role]) -> list[str]:
         """The same for what publishing `roles` would add for anyone: allowances that are new, denials that are gone.
@@ -359,6 +386,37 @@ class Access:
             rule for name in self._policy.roles if name not in after.roles for rule in self._policy.roles[name].deny
         ]
         return self.wider_than(author, sorted(set(gained), key=str))
+
+    def outranks(self, subject: Caller, author: Caller) -> list[str]:
+        """What `subject` may do to others and `author` may not: nobody administers somebody who holds more.
+
+        What one may do with one's own says nothing of rank, nor do denials, nor roles that there are not.
+        """
+        roles = self._policy.lineage([name for name in subject.roles if name in self._policy.roles])
+        held = [rule for name in roles for rule in self._policy.roles[name].allow]
+        held += [grant.rule for grant in self._policy.grants_of(subject.tenant_id, subject.subject)]
+        now = self._clock.now()
+        beyond = [
+            rule
+            for rule in held
+            if rule.effect is Effect.ALLOW
+            and rule.permission.target != "own"
+            and (rule.bounds.until is None or rule.bounds.until > now)
+        ]
+        return self.wider_than(author, sorted(set(beyond), key=str))
+
+    def lint(self, roles: Sequence[Role]) -> list[Finding]:
+        """What is probably wrong with them, together with those of `BUILT_IN` whose place they do not take."""
+        names = {role.name for role in roles}
+        kept = [role for role in BUILT_IN if role.name not in names]
+        findings = lint([*kept, *roles], catalogue=CATALOGUE, confined=True, now=self._clock.now())
+        return [finding for finding in findings if finding.where.removeprefix("role ") in names]
+
+    def locks_out(self, author: Caller, roles: Sequence[Role], permission: str) -> bool:
+        """Whether `author` would not hold `permission` any more, were these the roles."""
+        after = Policy(self._policy_of(roles).roles.values(), self._policy.grants)
+        wanted = [_rule(permission, Effect.ALLOW)]
+        return bool(uncovered(after, subject_of(author), wanted, self._clock.now(), confined=True))
 
     async def publish(
         self, roles: Sequence[Role], *, after: int, actor: str, reason: str, session: Session | None = None
@@ -381,7 +439,7 @@ class Access:
 
     async def policy_versions(self, paginator: Paginator, args: PageArgs) -> Page[PolicyVersion]:
         """The newest first. Version 0, `BUILT_IN` alone, is not among them."""
-        page = await paginator.page(self._policies, {}, args, order=[("_id", -1)])
+        page = await paginator.page(self._policies, {"_id": {"$gte": 1}}, args, order=[("_id", -1)])
         return page.map(_version_of)
 
     async def changed(self) -> None:

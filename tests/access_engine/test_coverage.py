@@ -29,7 +29,8 @@ class TestUncovered:
             (["wallet:read:tenant"], "wallet:read:tenant", True),
             (["wallet:read:tenant"], "wallet:read:own", True),
             (["wallet:read:own"], "wallet:read:tenant", False),
-            (["wallet:read:tenant"], "wallet:read:all", False),
+            (["wallet:read:tenant"], "wallet:read:all", True),
+            (["wallet:read:own"], "wallet:read:all", False),
             (["wallet:read:tenant"], "wallet:read:w1", True),
             (["wallet:read:own"], "wallet:read:w1", False),
             (["wallet:read:w1"], "wallet:read:w1", True),
@@ -45,6 +46,7 @@ class TestUncovered:
 
     def test_an_id_may_be_of_another_tenant_unless_nobody_gets_there(self) -> None:
         assert not holds(["wallet:read:tenant"], "wallet:read:w1", confined=False)
+        assert not holds(["wallet:read:tenant"], "wallet:read:all", confined=False)
         assert holds(["wallet:read:all"], "wallet:read:w1", confined=False)
 
     @pytest.mark.parametrize(
