@@ -6,8 +6,7 @@
     scope.query(owner="owner_id")                               # those, as a filter for MongoDB
 
 A caller never reaches what is of another tenant, whatever a rule says: `all` is all of the caller's own tenant. `Scope`
-alone sees to that. What is nobody's alone, policies and signing keys, needs a permission for `all`, such as
-`policy:manage:all`, which no tenant's administrator holds: see `demand_for_all`.
+alone sees to that. What all tenants share, such as policies, is for one of them to manage: `Access.demand_shared`.
 
 Policies are versions in `core_service.policies`, each a whole set of roles; the highest that is valid is in force, on
 top of the `BUILT_IN` roles. A version is never changed: a later one takes its place. Grants, one rule for one subject
@@ -92,7 +91,7 @@ _ADMIN = (
     *("user:delete", "role:assign", "grant:manage", "serviceaccount:manage", "apikey:read", "apikey:manage"),
     *("webhook:read", "webhook:manage", "ledger:verify"),
 )
-# Of no tenant: see `demand_for_all`.
+# Of what all tenants share: see `demand_shared`.
 _PLATFORM = ("policy:read", "policy:manage", "signingkey:read", "signingkey:manage")
 
 # What holds in an empty database. A stored role of the same name takes the place of one of these.
@@ -104,7 +103,6 @@ BUILT_IN = (
     ),
     Role.of("service", allow=[f"{action}:tenant" for action in _SERVICE]),
     Role.of("admin", allow=["*:*:tenant"]),
-    Role.of("platform", allow=["*:*:all"]),
 )
 
 # All that is asked for, by resource: what the linter knows.
@@ -206,8 +204,13 @@ class PolicyVersion:
 class Access:
     """The policy in force, one a process, kept up to date while it is open (`async with`)."""
 
-    def __init__(self, database: Database, redis: Redis, clock: Clock, *, poll_s: float = 30.0) -> None:
-        """`database` is `core_service`. A change is told over Redis; untold, it is found within `poll_s`."""
+    def __init__(
+        self, database: Database, redis: Redis, clock: Clock, *, platform_tenant: str = "", poll_s: float = 30.0
+    ) -> None:
+        """`database` is `core_service`. A change is told over Redis; untold, it is found within `poll_s`.
+
+        `platform_tenant`: whose users may manage what all tenants share; "" for nobody.
+        """
         self.version = 0  # the stored version that is in force; 0: `BUILT_IN` alone
         self.newest = 0  # the highest stored version, valid or not
         self.decisions = Decisions()
@@ -217,6 +220,7 @@ class Access:
         self._revision = -1  # of the grants that are in force; -1: none was read yet
         self._read_again_at = clock.now()
         self._redis = redis
+        self._platform_tenant = platform_tenant
         self._channel = redis.key("policies")
         self._clock = clock
         self._poll_s = poll_s
@@ -269,11 +273,12 @@ class Access:
             raise Forbidden("this needs another factor to be proven first", permission=action, level=needed)
         raise Forbidden(f"this needs the permission {action}", permission=action)
 
-    def demand_for_all(self, caller: Caller, action: str) -> None:
-        """`Forbidden` unless `caller` holds it for `all`: what is shared by tenants is not one tenant's to change."""
-        if self.wider_than(caller, [f"{action}:all"]):
+    def demand_shared(self, caller: Caller, action: str) -> None:
+        """The same for what all tenants share: for the platform's own tenant alone, whatever roles others have."""
+        self.demand(caller, action)
+        if caller.tenant_id != self._platform_tenant:
             self.decisions.denied(caller, action)
-            raise Forbidden(f"this needs the permission {action}:all", permission=f"{action}:all")
+            raise Forbidden("this is for the platform's own administrators", permission=action)
 
     def _level_needed(self, caller: Caller, action: str, at_least: int) -> int | None:
         for level in range(max(caller.level + 1, at_least), _MAX_LEVEL + 1):

@@ -213,7 +213,9 @@ async def _start(
 
     cache = await closing.enter_async_context(Cache(redis))
     config = await closing.enter_async_context(Config(mongo, redis, parts.configs, clock=clock))
-    access = await closing.enter_async_context(Access(mongo.core, redis, clock))
+    access = await closing.enter_async_context(
+        Access(mongo.core, redis, clock, platform_tenant=settings.platform_tenant)
+    )
     core, core_outbox = Mongo(mongo.client, service="core", namespace=settings.namespace), Outbox(mongo.core, clock)
     tenants = await closing.enter_async_context(
         Tenants(mongo, redis, core_outbox, clock=clock, default=settings.default_tenant)

@@ -37,6 +37,8 @@ class Settings(BaseSettings):
     cursor_secret: SecretStr = SecretStr(DEVELOPMENT_SECRET)
 
     default_tenant: str = ""
+    # Whose administrators manage what all tenants share: policies, signing keys. Empty: nobody, over the API.
+    platform_tenant: str = ""
     # Networks (CIDR, with commas between them) whose X-Forwarded-For is believed: the gateway's, the load balancer's.
     trusted_proxies: str = ""
     # Longer than a MongoDB election or the restart of a Redis; shorter than an orchestrator's patience.
