@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 import pytest
+from authlib.oauth2.rfc7636 import create_s256_code_challenge
 
 from libs.core.context import Context
 from libs.core.errors import NotFound, RateLimited, Refusal
@@ -24,7 +25,7 @@ from tests.auth.conftest import House
 
 ISSUER = "https://idp.example"
 VERIFIER = "v" * 43
-CHALLENGE = str(oauth.create_s256_code_challenge(VERIFIER))
+CHALLENGE = str(create_s256_code_challenge(VERIFIER))
 RETURN_URL = "https://app.example/signed-in"
 CONFIG: dict[str, Any] = {
     "identity_providers": [{"id": "idp", "issuer": ISSUER, "client_id": "platform"}],
