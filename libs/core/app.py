@@ -30,8 +30,10 @@ from typing import Annotated, Any
 
 import structlog
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi.dependencies.models import Dependant
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pymongo.errors import PyMongoError
 from starlette.datastructures import Headers
@@ -413,6 +415,23 @@ def allowed(action: str, *, level: int = 0) -> Callable[[Context], Awaitable[Con
 
     context_of_the_allowed.policy = policy  # type: ignore[attr-defined]
     return context_of_the_allowed
+
+
+def policy_of_routes(router: APIRouter) -> dict[str, tuple[str, ...]]:
+    """What each route requires by `allowed`: {"GET /wallets/{id}": ("wallet:read",)}. Empty: it does not say."""
+
+    def required(dependant: Dependant) -> Iterator[str]:
+        policy = getattr(dependant.call, "policy", None)
+        if isinstance(policy, Requires):
+            yield policy.action
+        for each in dependant.dependencies:
+            yield from required(each)
+
+    return {
+        f"{'|'.join(sorted(route.methods or ()))} {route.path}": tuple(required(route.dependant))
+        for route in router.routes
+        if isinstance(route, APIRoute)
+    }
 
 
 def _text(params: Mapping[str, Any] | None, name: str) -> str:

@@ -13,7 +13,7 @@ from fastapi.responses import StreamingResponse
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
-from libs.core.app import request_context
+from libs.core.app import allowed
 from libs.core.context import Context
 from libs.core.errors import InvalidInput, Unavailable
 from libs.core.ids import parse_id
@@ -36,13 +36,12 @@ _MEDIA: dict[str, str] = {"csv": "text/csv; charset=utf-8; header=present", "jso
 async def statement(
     wallet_id: str,
     request: Request,
-    context: Annotated[Context, Depends(request_context)],
+    context: Annotated[Context, Depends(allowed("transaction:read"))],
     since: Annotated[str | None, Query(alias="from")] = None,
     until: str | None = None,
     format: str | None = None,  # noqa: A002
 ) -> StreamingResponse:
     """A wallet's lines with `from` <= at < `until`, with its balances before and after them. See docs/howto."""
-    context.platform.access.demand(context.caller, "transaction:read")
     payment: Payment = context.service
     chosen = _format(format, request.headers.get("accept", ""))
     opened = await open_statement(

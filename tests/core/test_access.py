@@ -1,5 +1,6 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import product
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ import strawberry
 from pymongo.errors import PyMongoError
 from strawberry import Info
 
-from libs.access_engine import Effect, Permission, Reach, Role, Rule, Scope as Reached
+from libs.access_engine import Effect, Object, Permission, Reach, Role, Rule, Scope as Reached
 from libs.core.access import Access, Public, Requires, Scope, policy_of_root_fields, references
 from libs.core.clock import SystemClock
 from libs.core.context import Caller, Context, Deadline
@@ -283,8 +284,38 @@ class Forgotten:
         return []
 
 
+def owned(profile: "Profile") -> Object:
+    return Object(profile.owner_id, profile.owner_id, "acme", {"status": profile.status})
+
+
+@strawberry.type
+class Profile:
+    owner_id: strawberry.Private[str]
+    status: strawberry.Private[str] = "open"
+
+    @strawberry.field(extensions=[Requires("profile:contact", of=owned)])
+    def phone(self) -> str | None:
+        return "+4912345"
+
+    @strawberry.field(extensions=[Requires("profile:contact", of=owned)])
+    async def email(self) -> str:
+        return "a@b.c"
+
+    @strawberry.field(extensions=[Requires("profile:contact", of=owned, level=2)])
+    def secret(self) -> str | None:
+        return "s"
+
+
 @strawberry.type
 class Query:
+    @strawberry.field(extensions=[Public()])
+    def profiles(self) -> list[Profile]:
+        return [Profile(owner_id="anna"), Profile(owner_id="ben"), Profile(owner_id="ben", status="shown")]
+
+    @strawberry.field(extensions=[Requires("wallet:read", level=2)])
+    def sensitive(self) -> int:
+        return 1
+
     @strawberry.field(extensions=[Requires("wallet:read")])
     def plain(self, times: int = 1) -> str:
         return "p" * times
@@ -370,6 +401,61 @@ class TestRequires:
         with pytest.raises(ValueError, match="must name one resource and one action"):
             Requires("wallet:*")
 
+    async def test_with_a_level(self, access: Access) -> None:
+        assert await ask(access, replace(caller("player"), level=2), "{ sensitive }") == ({"sensitive": 1}, [])
+        with pytest.raises(Forbidden) as caught:
+            access.demand(replace(caller("player"), level=1), "wallet:read", level=2)
+        assert caught.value.details == {"permission": "wallet:read", "level": 2}
+
+
+class TestRequiresOfAField:
+    @pytest.fixture(autouse=True)
+    async def roles(self, access: Access) -> None:
+        shown = {"permission": "profile:contact:tenant", "if": {"object.status": {"eq": "shown"}}}
+        role = Role.of("member", allow=["profile:contact:own", shown])
+        await access.publish([role], after=0, actor="root", reason="test")
+
+    async def test_who_may_not_see_it_of_this_one_finds_null(self, access: Access) -> None:
+        data, errors = await ask(access, caller("member"), "{ profiles { phone } }")
+        assert data == {"profiles": [{"phone": "+4912345"}, {"phone": None}, {"phone": "+4912345"}]}
+        assert errors == []
+
+    async def test_is_an_error_where_null_cannot_be(self, access: Access) -> None:
+        assert await ask(access, caller("member"), "{ profiles { email } }") == (None, [Forbidden])
+
+    async def test_with_a_level(self, access: Access) -> None:
+        query = "{ profiles { secret } }"
+        shown = [("s", None, "s"), (None, None, None)]
+        for level, expected in zip((2, 1), shown, strict=True):
+            data, _ = await ask(access, replace(caller("member"), level=level), query)
+            assert tuple(each["secret"] for each in data["profiles"]) == expected
+
+    async def test_of_an_anonymous_caller(self, access: Access) -> None:
+        data, _ = await ask(access, ANONYMOUS, "{ profiles { phone } }")
+        assert [each["phone"] for each in data["profiles"]] == [None, None, None]
+
+
+class TestLevels:
+    async def test_a_rule_that_needs_more_says_how_many(self, access: Access) -> None:
+        role = Role.of("clerk", allow=[{"permission": "wallet:close:tenant", "level": 2}])
+        await access.publish([role], after=0, actor="root", reason="test")
+        access.demand(replace(caller("clerk"), level=2), "wallet:close")
+        with pytest.raises(Forbidden) as caught:
+            access.demand(replace(caller("clerk"), level=1), "wallet:close")
+        assert caught.value.details == {"permission": "wallet:close", "level": 2}
+        with pytest.raises(Forbidden) as caught:
+            access.demand(replace(caller("clerk"), level=1), "wallet:read")
+        assert caught.value.details == {"permission": "wallet:read"}
+
+
+class TestScopesOfAKey:
+    async def test_narrow_the_demand_and_the_query(self, access: Access) -> None:
+        key = replace(caller("operator"), scopes=("wallet:read:own",))
+        access.demand(key, "wallet:read")
+        assert access.scope(key, "wallet:read").query() == Scope(caller(), Reached(reach=Reach.OWN)).query()
+        with pytest.raises(Forbidden):
+            access.demand(key, "wallet:close")
+
 
 class TestReferences:
     WALLETS = '{ _entities(representations: [{__typename: "Wallet", id: "w1"}]) { ... on Wallet { id } } }'
@@ -389,6 +475,8 @@ class TestReferences:
 class TestPolicyOfRootFields:
     def test_lists_all_that_is_served(self) -> None:
         assert policy_of_root_fields(schema) == {
+            "Query.profiles": ("public",),
+            "Query.sensitive": ("wallet:read",),
             "Query.plain": ("wallet:read",),
             "Query.awaited": ("wallet:read",),
             "Query.hello": ("public",),
