@@ -86,7 +86,9 @@ def payment_process(folder: Path, mongo_url: str, redis_url: str, namespace: str
 
 
 @contextmanager
-def auth_process(folder: Path, mongo_url: str, redis_url: str, namespace: str = "", **more: str) -> Iterator["LiveAuth"]:
+def auth_process(
+    folder: Path, mongo_url: str, redis_url: str, namespace: str = "", **more: str
+) -> Iterator["LiveAuth"]:
     """Auth on these servers, with the tenants of `TENANTS`; it issues its own tokens."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"

@@ -198,6 +198,10 @@ class Identity:
         """The same for all tokens that `subject` was issued up to, and including the second of, `issued_until`."""
         self._revoked.add(("subject", tenant_id, subject), until, issued_until)
 
+    def learn_keys(self, jwks: bytes) -> None:
+        """What the issuer itself knows of its keys without asking: a JWKS, as it would be fetched."""
+        self._keys.learn(jwks)
+
     def withdraw_key(self, kid: str) -> None:
         """Trusts nothing that the key signed any more, whatever the issuer's JWKS goes on saying for a while."""
         self._keys.withdraw(kid)
@@ -320,15 +324,19 @@ class _Keys:
     async def _fetch(self) -> None:
         self._tried_at = time.monotonic()
         try:
-            keys = _parse_jwks(await fetch(self._http, self._url, max_bytes=MAX_JWKS_BYTES))
+            self.learn(await fetch(self._http, self._url, max_bytes=MAX_JWKS_BYTES))
         except Unavailable as error:
             log.warning(
                 "the issuer's keys cannot be fetched", url=self._url, error=error.message, keeping=len(self._keys)
             )
-            return
+
+    def learn(self, jwks: bytes) -> None:
+        """`Unavailable` if it is none."""
+        keys = _parse_jwks(jwks)
         keys = {kid: key for kid, key in keys.items() if kid not in self._banned}
         withdrawn = {kid for kid, key in self._keys.items() if keys.get(kid) != key}
-        self._keys, self._fetched_at = keys, self._tried_at
+        self._keys = keys
+        self._fetched_at = self._tried_at = max(self._tried_at, time.monotonic())
         if withdrawn:
             log.info("keys withdrawn by the issuer", kids=sorted(withdrawn))
             self._withdrawn(withdrawn)

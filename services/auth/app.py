@@ -31,7 +31,9 @@ async def open_auth(platform: Platform) -> AsyncIterator[Auth]:
     with PasswordRules(settings.breached_passwords) as rules, Places(settings.place_database) as places:
         async with (
             Hasher() as hasher,
-            SigningKeys(platform.mongo.db, platform.redis, platform.clock, box) as keys,
+            SigningKeys(
+                platform.mongo.db, platform.redis, platform.clock, box, learnt=platform.identity.learn_keys
+            ) as keys,
             Providers(
                 settings.auth_key.get_secret_value(), platform.clock, development=settings.development
             ) as providers,

@@ -13,7 +13,7 @@ whichever process is first.
 
 import asyncio
 from base64 import b64decode, b64encode, urlsafe_b64encode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import sha256
@@ -59,12 +59,22 @@ class SigningKey:
 class SigningKeys:
     """Open (`async with`) while it is used; one a process."""
 
-    def __init__(self, database: Database, redis: Redis, clock: Clock, box: SecretBox) -> None:
+    def __init__(
+        self,
+        database: Database,
+        redis: Redis,
+        clock: Clock,
+        box: SecretBox,
+        *,
+        learnt: Callable[[bytes], None] = lambda _: None,
+    ) -> None:
+        """`learnt` is told what is shown, whenever it was read: this process verifies tokens as well."""
         self._keys = database["signing_keys"]
         self._redis = redis
         self._channel = redis.key("signing-keys")
         self._clock = clock
         self._box = box
+        self._learnt = learnt
         self._known: list[SigningKey] = []  # by number
         self._private: dict[str, Ed25519PrivateKey] = {}
 
@@ -134,6 +144,8 @@ class SigningKeys:
 
     async def reload(self) -> None:
         self._known = [_key(row) async for row in self._keys.find().sort("number", 1)]
+        if self._known:
+            self._learnt(dumps(self.jwks()).encode())
 
     def _signing(self) -> SigningKey | None:
         now = self._clock.now()
@@ -170,7 +182,7 @@ class SigningKeys:
     async def _forget(self, now: datetime) -> None:
         """Those that no token can be signed with any more."""
         for key, follower in zip(self._known, self._known[1:], strict=False):
-            if now > follower.signs_from + 2 * SHOWN_AFTER and now > key.created_at + 2 * SHOWN_AFTER:
+            if now > follower.signs_from + 2 * SHOWN_AFTER:
                 await self._keys.delete_one({"_id": key.kid})
                 self._private = {kid: private for kid, private in self._private.items() if kid != key.kid}
         await self.reload()

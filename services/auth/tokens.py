@@ -1,13 +1,13 @@
-"""Access tokens: what a session looks like to every service."""
+"""Tokens that every service reads: what a session looks like, and what somebody in it has confirmed."""
 
 from datetime import datetime, timedelta
 
+from libs.core.ids import new_id
+from libs.core.stepup import TYP as STEP_UP
 from services.auth.domain.sessions import Session
 from services.auth.domain.users import User
 from services.auth.keys import SigningKeys
 from services.auth.settings import AuthSettings
-
-from libs.core.ids import new_id
 
 
 def access_token(
@@ -31,3 +31,21 @@ def access_token(
         "amr": list(session.methods),
     }
     return keys.sign(claims, typ="at+jwt")
+
+
+def step_up_token(keys: SigningKeys, settings: AuthSettings, session: Session, digest: str, lives: timedelta) -> str:
+    """For `libs/core/stepup.py`: whoever is in `session` has just confirmed the operation of that digest."""
+    issued_at = int(session.authenticated_at.timestamp())
+    claims = {
+        "iss": settings.token_issuer,
+        "aud": settings.token_audience,
+        "sub": session.user_id,
+        "tenant": session.tenant_id,
+        "sid": session.id,
+        "jti": new_id(),
+        "iat": issued_at,
+        "exp": issued_at + int(lives.total_seconds()),
+        "acr": str(session.level),
+        "op": digest,
+    }
+    return keys.sign(claims, typ=STEP_UP)

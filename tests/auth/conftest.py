@@ -32,9 +32,10 @@ from services.auth import store
 from services.auth.breaches import PasswordRules
 from services.auth.commands.auth import Auth
 from services.auth.commands.tokens import SignedIn
+from services.auth.domain.messages import Message
 from services.auth.domain.users import User
 from services.auth.keys import SigningKeys
-from services.auth.messages import Message, Messages
+from services.auth.messages import Messages
 from services.auth.passwords import Hasher
 from services.auth.places import Places
 from services.auth.providers import Providers
@@ -57,11 +58,18 @@ class House:
     clock: FrozenClock
     revoked: list[str]
 
-    def context(self, user: User | None = None, *, address: str = "192.0.2.1", tenant: str = "demo", **caller: Any) -> Context:
+    def context(
+        self, user: User | None = None, *, address: str = "192.0.2.1", tenant: str = "demo", **caller: Any
+    ) -> Context:
         """Of nobody, or of a user who has signed in just now."""
         who = Caller(tenant)
         if user:
-            fields = {"level": 1, "authenticated_at": self.clock.now(), "session_id": "s1", "roles": user.roles}
+            fields: dict[str, Any] = {
+                "level": 1,
+                "authenticated_at": self.clock.now(),
+                "session_id": "s1",
+                "roles": user.roles,
+            }
             who = Caller(user.tenant_id, user.id, kind=user.kind, **(fields | caller))
         client = Client(address, "a browser")
         return Context(who, "c1", Deadline.after(30), self.auth.platform, self.auth, client)
@@ -168,11 +176,11 @@ async def _platform(
         identity.revoke_session(session_id, until)
 
     def on_tokens(tokens: RevokedTokens) -> None:
-        identity.revoke_subject(
-            tokens.tenant_id, tokens.subject, issued_until=tokens.issued_until, until=tokens.until
-        )
+        identity.revoke_subject(tokens.tenant_id, tokens.subject, issued_until=tokens.issued_until, until=tokens.until)
 
-    revocations = Revocations(mongo.core, redis, clock, on_session=on_session, on_tokens=on_tokens, on_key=identity.withdraw_key)
+    revocations = Revocations(
+        mongo.core, redis, clock, on_session=on_session, on_tokens=on_tokens, on_key=identity.withdraw_key
+    )
     await stack.enter_async_context(revocations)
     outbox = Outbox(mongo.db, clock)
     tenants = Tenants(mongo, redis, Outbox(mongo.core, clock), clock=clock, default="demo")

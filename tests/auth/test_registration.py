@@ -56,7 +56,8 @@ class TestRegister:
         flow = await started(house, username="Ann")
         signed_in = await verified(house, flow.token, await house.code())
         user = await found(house)
-        assert user and signed_in.user.id == user.id
+        assert user
+        assert signed_in.user.id == user.id
         assert (user.email, user.username, user.roles) == ("ann@example.com", "ann", ("player",))
         assert [e.type for e in await house.events() if not e.type.startswith("message")] == [
             "user.registered",
@@ -79,7 +80,11 @@ class TestRegister:
         await house.user("ann")
         flow = await started(house)
         sent = (await house.sent())[-1]
-        assert (sent.template, sent.recipient, "code" in sent.params) == ("already_registered", "ann@example.com", False)
+        assert (sent.template, sent.recipient, "code" in sent.params) == (
+            "already_registered",
+            "ann@example.com",
+            False,
+        )
         assert await refused(verified(house, flow.token, "123456")) == "CODE_WRONG"
 
     async def test_the_same_work_is_done_whether_there_is_an_account_or_not(self, house: House) -> None:

@@ -68,9 +68,8 @@ async def rename(auth: Auth, context: Context, username: Identifier | None, name
             name=before.name if name is None else name,
         )
         after = await users.save(auth.database, session, before, after)
-        names = ({"username": it.username, "name": it.name} for it in (before, after))
-        told = dict(zip(("before", "after"), names, strict=True))
-        await record(auth, session, context, "user.renamed", user_id=after.id, **told)
+        was, is_now = ({"username": it.username, "name": it.name} for it in (before, after))
+        await record(auth, session, context, "user.renamed", user_id=after.id, before=was, after=is_now)
         return after
 
     try:

@@ -20,7 +20,7 @@ async def me(auth: Auth, context: Context) -> User:
         user = await users.load(auth.database, None, tenant_id, user_id)
         return users.to_cache(user) if user else None
 
-    user = await auth.platform.cache.get_or_load(
+    user: User | None = await auth.platform.cache.get_or_load(
         ("user", tenant_id, user_id), load, _CACHED_S, decode=lambda row: row and users.from_cache(row)
     )
     if user is None or not user.active:

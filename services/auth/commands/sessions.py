@@ -60,8 +60,10 @@ async def _of_token(
     if not 0 < len(token) <= _TOKEN_CHARS:
         return None
     found = await stored.load_token(auth.database, session, flow_key(token))
-    opened = found and await stored.load(auth.database, session, context.tenant_id, found.session_id)
-    if found is None or opened is None or not opened.alive(auth.platform.clock.now()):
+    if found is None:
+        return None
+    opened = await stored.load(auth.database, session, context.tenant_id, found.session_id)
+    if opened is None or not opened.alive(auth.platform.clock.now()):
         return None
     user = await users.load(auth.database, session, opened.tenant_id, opened.user_id)
     return (found, opened, user) if user and user.active else None

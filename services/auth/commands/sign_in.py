@@ -1,6 +1,6 @@
 """From a proven factor to a session, by way of the second factor if there is one."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -70,7 +70,7 @@ async def second_factor_shown(
     device: Device,
     trust: bool,
 ) -> SignedIn:
-    """In the transaction that used the factor up: what was waiting for it happens. `methods` are the second factor's."""
+    """In the transaction that used the factor up: what waited for it happens. `methods` are the second factor's."""
     await flows.finish(auth, session, flow)
     user = await users.load(auth.database, session, flow.tenant_id, flow.user_id)
     password = flow.data["password"]

@@ -51,7 +51,12 @@ class User:
         return self.status is UserStatus.ACTIVE
 
     def with_identifier(self, identifier: Identifier) -> Self:
-        return replace(self, **{identifier.kind: identifier.value})
+        match identifier.kind:
+            case "email":
+                return replace(self, email=identifier.value)
+            case "phone":
+                return replace(self, phone=identifier.value)
+        return replace(self, username=identifier.value)
 
     def with_password(self, encoded: str, at: datetime) -> Self:
         return replace(self, password=encoded, password_changed_at=at, must_reset=False)

@@ -34,12 +34,12 @@ async def count_try(
         {"$inc": {"tries": 1}},
         return_document=ReturnDocument.AFTER,
     )
-    return row and flow_from(row)
+    return flow_from(row) if row else None
 
 
 async def load(database: Database, tenant_id: str, kind: FlowKind, key: str, now: datetime) -> Flow | None:
     row = await database["flows"].find_one(_open(tenant_id, kind, key, now))
-    return row and flow_from(row)
+    return flow_from(row) if row else None
 
 
 async def change(database: Database, session: Session | None, flow: Flow, data: Mapping[str, Any]) -> bool:

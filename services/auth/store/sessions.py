@@ -30,7 +30,7 @@ async def insert(database: Database, transaction: Transaction, session: Session)
 
 async def load(database: Database, transaction: Transaction | None, tenant_id: str, session_id: str) -> Session | None:
     row = await database["sessions"].find_one({"_id": session_id, "tenant_id": tenant_id}, session=transaction)
-    return row and session_from(row)
+    return session_from(row) if row else None
 
 
 async def alive(

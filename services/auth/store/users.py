@@ -13,7 +13,7 @@ from services.auth.domain.users import User, UserStatus, user_key
 
 async def load(database: Database, session: Session | None, tenant_id: str, user_id: str) -> User | None:
     row = await database["users"].find_one({"_id": user_key(tenant_id, user_id)}, session=session)
-    return row and user_from(row)
+    return user_from(row) if row else None
 
 
 async def by_ids(database: Database, tenant_id: str, ids: Sequence[str]) -> list[User]:
@@ -26,7 +26,7 @@ async def by_identifier(
 ) -> User | None:
     wanted = {"tenant_id": tenant_id, identifier.kind: identifier.value}
     row = await database["users"].find_one(wanted, session=session)
-    return row and user_from(row)
+    return user_from(row) if row else None
 
 
 async def insert(database: Database, session: Session, user: User) -> None:
