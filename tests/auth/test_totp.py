@@ -1,11 +1,24 @@
 """An authenticator app: its codes, and setting it up and taking it away."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pyotp
 import pytest
 
+from libs.core.errors import Misconfigured, Refusal, Unauthenticated
+from services.auth.commands import passkeys, totp
+from services.auth.commands.factors import factors_of
+from services.auth.commands.fresh import demand_fresh
+from services.auth.commands.recovery_codes import regenerate_recovery_codes
+from services.auth.commands.second_factor import Proof
+from services.auth.commands.sign_in import Challenge
+from services.auth.commands.tokens import SignedIn
 from services.auth.domain.totp import STEP_S, accepted_step, new_totp_secret, provisioning_uri, step_of
+from services.auth.domain.users import UserStatus
+from tests.auth.conftest import House
+from tests.auth.factors import App, challenged, log_in, now, refusal, show, with_app, with_passkey
 
 SECRET = "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ"  # RFC 6238's, "12345678901234567890"
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -74,3 +87,180 @@ class TestProvisioning:
     def test_secrets_have_160_bits(self) -> None:
         assert len(pyotp.TOTP(new_totp_secret()).byte_secret()) == 20
         assert new_totp_secret() != new_totp_secret()
+
+
+class TestSetup:
+    async def test_counts_once_it_is_confirmed(self, house: House) -> None:
+        ann = await house.user()
+        setup = await totp.start_totp(house.auth, house.context(ann))
+        assert (await now(house, ann)).second_factors == ()
+        assert isinstance(await log_in(house), SignedIn)
+
+        codes = await totp.confirm_totp(house.auth, house.context(ann), setup.flow_token, App(house, setup.secret).code)
+        assert len(codes) == 10
+        assert (await now(house, ann)).second_factors == ("totp",)
+        assert isinstance(await log_in(house), Challenge)
+
+    async def test_everybody_is_told_and_so_is_the_user(self, house: House) -> None:
+        ann = await house.user()
+        await with_app(house, ann)
+        [event] = await house.events("mfa.enabled")
+        assert event.data == {"user_id": ann.id, "method": "totp", "methods": ["totp"]}
+        [row] = await house.rows("totp.enabled")
+        assert (row["actor"], row["origin"], row["after"]) == (ann.id, "192.0.2.1", {"secondFactors": ["totp"]})
+        assert (await house.sent())[-1].params["what"] == "totp_enabled"
+
+    async def test_the_uri_names_tenant_and_account(self, house: House) -> None:
+        setup = await totp.start_totp(house.auth, house.context(await house.user()))
+        read = pyotp.parse_uri(setup.uri)
+        assert (read.secret, read.issuer, read.name) == (setup.secret, "demo", "ann@example.com")
+
+    async def test_a_wrong_code(self, house: House) -> None:
+        ann = await house.user()
+        setup = await totp.start_totp(house.auth, house.context(ann))
+        app = App(house, setup.secret)
+        assert (
+            await refusal(totp.confirm_totp(house.auth, house.context(ann), setup.flow_token, app.wrong))
+            == "CODE_WRONG"
+        )
+        assert await totp.confirm_totp(house.auth, house.context(ann), setup.flow_token, app.code)
+
+    async def test_five_wrong_codes(self, house: House) -> None:
+        ann = await house.user()
+        setup = await totp.start_totp(house.auth, house.context(ann))
+        app = App(house, setup.secret)
+        for _ in range(5):
+            await refusal(totp.confirm_totp(house.auth, house.context(ann), setup.flow_token, app.wrong))
+        assert (
+            await refusal(totp.confirm_totp(house.auth, house.context(ann), setup.flow_token, app.code)) == "FLOW_OVER"
+        )
+
+    async def test_twice_at_once(self, house: House) -> None:
+        ann = await house.user()
+        setup = await totp.start_totp(house.auth, house.context(ann))
+        code = App(house, setup.secret).code
+        outcomes = await asyncio.gather(
+            *(totp.confirm_totp(house.auth, house.context(ann), setup.flow_token, code) for _ in range(4)),
+            return_exceptions=True,
+        )
+        assert [isinstance(outcome, list) for outcome in outcomes].count(True) == 1
+
+    @pytest.mark.parametrize("changes", [{"session_id": "s2"}], ids=["another session"])
+    async def test_a_flow_of_another_session(self, house: House, changes: dict[str, str]) -> None:
+        ann = await house.user()
+        setup = await totp.start_totp(house.auth, house.context(ann))
+        code = App(house, setup.secret).code
+        asked = totp.confirm_totp(house.auth, house.context(ann, **changes), setup.flow_token, code)
+        assert await refusal(asked) == "FLOW_OVER"
+
+    async def test_a_flow_of_another_user(self, house: House) -> None:
+        ann, bob = await house.user(), await house.user("bob")
+        setup = await totp.start_totp(house.auth, house.context(ann))
+        code = App(house, setup.secret).code
+        assert await refusal(totp.confirm_totp(house.auth, house.context(bob), setup.flow_token, code)) == "FLOW_OVER"
+        assert (await now(house, bob)).second_factors == ()
+
+    async def test_a_flow_of_another_tenant(self, house: House) -> None:
+        ann = await house.user()
+        stranger = await house.user("ann", tenant="other")
+        setup = await totp.start_totp(house.auth, house.context(ann))
+        code = App(house, setup.secret).code
+        assert ann.id == stranger.id
+        asked = totp.confirm_totp(house.auth, house.context(stranger), setup.flow_token, code)
+        assert await refusal(asked) == "FLOW_OVER"
+
+    async def test_the_secret_is_nowhere_in_the_clear(self, house: House) -> None:
+        app = await with_app(house, await house.user())
+        for name in await house.auth.database.list_collection_names():
+            async for row in house.auth.database[name].find():
+                assert app.secret not in str(row), name
+
+    async def test_another_users_sealed_secret_opens_nothing(self, house: House) -> None:
+        """Whoever writes to the database cannot give their own app to another."""
+        ann, bob = await house.user(), await house.user("bob")
+        await with_app(house, ann)
+        mallory = await with_app(house, bob)
+        row = await house.auth.database["totp"].find_one({"user_id": bob.id})
+        assert row
+        await house.auth.database["totp"].update_one({"user_id": ann.id}, {"$set": {"sealed": row["sealed"]}})
+        with pytest.raises(Misconfigured):
+            await show(house, await challenged(house), Proof(totp=mallory.code))
+
+    async def test_another_app_takes_its_place(self, house: House) -> None:
+        ann = await house.user()
+        old = await with_app(house, ann)
+        new = await with_app(house, ann, level=2)
+        assert new.recovery_codes == []
+        assert len(await house.events("mfa.enabled")) == 1
+        assert await refusal(show(house, await challenged(house), Proof(totp=old.code))) == "SECOND_FACTOR_WRONG"
+        assert await show(house, await challenged(house), Proof(totp=new.code))
+
+
+class TestFresh:
+    @pytest.mark.parametrize(
+        ("caller", "rule", "why"),
+        [
+            ({"age_s": 301, "level": 2}, "authentication.fresh", "too long ago"),
+            ({"age_s": 0, "level": 1}, "authentication.level", "the password alone"),
+            ({"age_s": None, "level": 2}, "authentication.fresh", "never"),
+            ({"age_s": 0, "level": 2, "scopes": ()}, "authentication.fresh", "a key and nobody"),
+        ],
+    )
+    async def test_what_is_not(self, house: House, caller: dict[str, Any], rule: str, why: str) -> None:
+        ann = await house.user()
+        await with_app(house, ann)
+        age_s = caller.pop("age_s")
+        at = None if age_s is None else house.clock.now() - timedelta(seconds=age_s)
+        context = house.context(ann, authenticated_at=at, **caller)
+        for asked in (totp.start_totp, totp.remove_totp, passkeys.start_registration, regenerate_recovery_codes):
+            with pytest.raises(Refusal) as caught:
+                await asked(house.auth, context)
+            assert (caught.value.code, caught.value.rule) == ("REAUTHENTICATION_REQUIRED", rule), why
+
+    async def test_the_first_factor_of_all_needs_it_too(self, house: House) -> None:
+        ann = await house.user()
+        context = house.context(ann, authenticated_at=house.clock.now() - timedelta(seconds=301))
+        assert await refusal(totp.start_totp(house.auth, context)) == "REAUTHENTICATION_REQUIRED"
+
+    async def test_two_are_demanded_of_somebody_who_has_one(self, house: House) -> None:
+        context = house.context(await house.user())
+        assert await refusal(demand_fresh(house.auth, context, level=2)) == "SECOND_FACTOR_MISSING"
+
+    async def test_somebody_suspended_meanwhile(self, house: House) -> None:
+        ann = await house.user(status=UserStatus.SUSPENDED)
+        with pytest.raises(Unauthenticated):
+            await demand_fresh(house.auth, house.context(ann))
+
+
+class TestRemove:
+    async def test_a_password_alone_lets_them_in_again(self, house: House) -> None:
+        ann = await house.user()
+        await with_app(house, ann)
+        await totp.remove_totp(house.auth, house.context(ann, level=2))
+        assert (await now(house, ann)).second_factors == ()
+        assert isinstance(await log_in(house), SignedIn)
+        [event] = await house.events("mfa.disabled")
+        assert event.data == {"user_id": ann.id, "method": "totp", "methods": []}
+        assert (await house.sent())[-1].params["what"] == "totp_disabled"
+
+    async def test_there_is_none(self, house: House) -> None:
+        ann = await house.user()
+        assert await refusal(totp.remove_totp(house.auth, house.context(ann, level=2))) == "FACTOR_NOT_FOUND"
+
+    async def test_while_a_passkey_is_added(self, house: House) -> None:
+        """Whichever is first, what the user is said to have is what they have."""
+        ann = await house.user()
+        await with_app(house, ann)
+        await asyncio.gather(
+            totp.remove_totp(house.auth, house.context(ann, level=2)), with_passkey(house, ann, level=2)
+        )
+        assert (await now(house, ann)).second_factors == ("passkey",)
+        found = await factors_of(house.auth, ann.tenant_id, ann.id)
+        assert (found.totp, len(found.passkeys), found.recovery_codes is None) == (None, 1, False)
+
+    async def test_while_one_is_added_by_another_process(self, new_house: Any) -> None:
+        here, there = await new_house(), await new_house()
+        ann = await here.user()
+        await with_app(here, ann)
+        await asyncio.gather(totp.remove_totp(here.auth, here.context(ann, level=2)), with_passkey(there, ann, level=2))
+        assert (await now(here, ann)).second_factors == ("passkey",)
