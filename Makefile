@@ -7,7 +7,7 @@ RUN := .venv/bin/python
 # Ends with make, even if make is killed: see scripts/leash.py.
 TIED := exec $(RUN) -I -S scripts/leash.py $$PPID $(RUN)
 
-.PHONY: help up down dev seed token messages health dead-letters provider-secret verify export import test soak check format bench migrate lock env env-npm
+.PHONY: help up down dev seed token messages health dead-letters configure provider-secret verify export import test soak check format bench migrate lock env env-npm
 .DEFAULT_GOAL := help
 
 help: ## Show this
@@ -36,6 +36,9 @@ migrate: env ## Bring the running stack's databases to the newest version
 
 dead-letters: env ## Show events that could not be handled; REPLAY=id or SKIP=id decides about one
 	@$(RUN) -m scripts.dead_letters
+
+configure: env ## Show a service's configuration, or change it: make configure NAME=auth [TENANT=demo REASON=… < values.json]
+	@$(RUN) -m scripts.configure
 
 provider-secret: env ## Seal the secret of an identity provider's client: make provider-secret PRESET=google CLIENT_ID=… (see docs/howto)
 	@$(RUN) -m scripts.provider_secret
