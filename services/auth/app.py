@@ -11,6 +11,7 @@ from libs.core.pagination import Paginator
 from services.auth import jobs, store, subscribers
 from services.auth.breaches import PasswordRules
 from services.auth.commands.auth import Auth
+from services.auth.groups import Groups
 from services.auth.keys import SigningKeys
 from services.auth.messages import Messages
 from services.auth.passwords import Hasher
@@ -50,6 +51,7 @@ async def open_auth(platform: Platform) -> AsyncIterator[Auth]:
                 messages=Messages(platform.outbox, platform.clock, settings.message_key.get_secret_value()),
                 places=places,
                 providers=providers,
+                groups=Groups(platform.mongo),
             )
 
 
