@@ -16,10 +16,11 @@ the operation idempotent.
 import json
 import re
 from base64 import urlsafe_b64encode
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from hashlib import sha256
 from hmac import compare_digest
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import Field
 
@@ -66,6 +67,12 @@ class SensitiveOperation:
             text = getattr(self, field)
             if len(text) > _PAYEE_CHARS or not text.isprintable():
                 raise InvalidInput(f"at most {_PAYEE_CHARS} printable characters", field=f"operation.{field}")
+
+    @classmethod
+    def of(cls, content: Mapping[str, str]) -> Self:
+        """The inverse of `content`, and of `asked`."""
+        named = {name: value for name, value in content.items() if name != "amount"}
+        return cls(**named, amount_minor=int(content["amount"]) if content.get("amount") else None)
 
     @property
     def content(self) -> dict[str, str]:

@@ -81,6 +81,8 @@ class AuthConfig(ConfigModel, name="auth"):
 
     # How long a proof of a factor counts as fresh.
     step_up_s: Annotated[int, Field(ge=30, le=3600)] = 300
+    # How long the token is good that confirms one operation.
+    step_up_token_s: Annotated[int, Field(ge=60, le=300)] = 180
     # How long a device that its user trusts stands in for the second factor.
     trusted_device_days: Annotated[float, Field(ge=0, le=365)] = 30.0
     # Whose passkeys are, and which sites may ask for them; empty: the tenant's hosts say. See `domain/passkeys.py`.

@@ -133,6 +133,11 @@ class TestDigest:
         assume(one != other)
         assert one.digest != other.digest
 
+    @given(OPERATIONS)
+    def test_of_what_was_stored_is_the_same(self, operation: SensitiveOperation) -> None:
+        assert SensitiveOperation.of(operation.content) == operation
+        assert SensitiveOperation.of(operation.asked).digest == operation.digest
+
     def test_is_that_of_version_1(self) -> None:
         """A client or another service may make it by itself: it must not change unnoticed."""
         assert RENT.digest == "1.3fZDA2pWPuoDZxjqwYDw9OZsQUvco8JeG0o-PX3Sen0"

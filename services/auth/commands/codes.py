@@ -111,6 +111,8 @@ def wrong_code() -> Refusal:
 async def _send(auth: Auth, session: Session, context: Context, flow: Flow, token: str, code: str) -> None:
     recipient = recipient_of(flow)
     params = {"locale": flow.data["locale"]}
+    if flow.data.get("operation"):  # what the code is good for, so that nobody enters it for another thing
+        params["operation"] = flow.data["operation"]
     if flow.data["good"]:
         params |= {"code": code, "link": _link(auth, flow, token, code)}
     channel: Channel = "sms" if recipient.kind == "phone" else "email"

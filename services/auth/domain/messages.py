@@ -16,6 +16,7 @@ TEMPLATES = frozenset(
         "password_reset",
         "no_account",
         "verify_identifier",
+        "step_up",
         "security_notice",
     }
 )
@@ -23,7 +24,7 @@ TEMPLATES = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """`params`: what the template says beside its words: `code`, `link`, `locale`, `what`."""
+    """`params`: what the template says beside its words: `code`, `link`, `locale`, `what`, `operation`."""
 
     id: str
     tenant_id: str

@@ -9,6 +9,7 @@ from services.auth.schema.identities import IdentityMutations, IdentityQueries
 from services.auth.schema.passkeys import PasskeyMutations
 from services.auth.schema.sessions import SessionMutations, SessionQueries
 from services.auth.schema.sign_in import SignInMutations
+from services.auth.schema.step_up import StepUpMutations
 from services.auth.schema.users import User, UserMutations, UserQueries
 
 
@@ -29,6 +30,7 @@ class Mutation(
     SessionMutations,
     UserMutations,
     FactorMutations,
+    StepUpMutations,
     PasskeyMutations,
     DeviceMutations,
     IdentityMutations,

@@ -24,7 +24,7 @@ from services.auth.schema.common import auth_of, or_problem, recipient_of, text_
 from services.auth.schema.users import FlowResult, FlowStarted, User, UserResult
 
 # Beyond this nobody's password is, and hashing it would be work for an attacker's sake.
-_PASSWORD_CHARS = 1_024
+PASSWORD_CHARS = 1_024
 
 
 @strawberry.type(description="You are in. Keep the refresh token where scripts cannot read it: it is good once.")
@@ -242,6 +242,6 @@ class SignInMutations:
 
 
 def _password(text: str, field: str) -> str:
-    if len(text) > _PASSWORD_CHARS:
-        raise InvalidInput(f"a password has at most {_PASSWORD_CHARS} characters", field=field)
+    if len(text) > PASSWORD_CHARS:
+        raise InvalidInput(f"a password has at most {PASSWORD_CHARS} characters", field=field)
     return text

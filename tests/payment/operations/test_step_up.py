@@ -31,8 +31,7 @@ def confirm(live: Live) -> Confirm:
 
     def sign(api: Api, asked: dict[str, str], **changes: Any) -> str:
         session = jwt.decode(api.token, options={"verify_signature": False})
-        content = {name: value for name, value in asked.items() if name != "amount"}
-        operation = SensitiveOperation(**content, amount_minor=int(asked["amount"]))
+        operation = SensitiveOperation.of(asked)
         claims = {name: session[name] for name in ("iss", "aud", "sub", "tenant", "sid")}
         now = int(time.time())
         claims |= {"iat": now, "exp": now + 120, "jti": new_id(), "acr": "2", "op": operation.digest}
