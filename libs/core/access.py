@@ -39,6 +39,7 @@ from libs.access_engine import (
     Permission,
     PermissionSyntaxError,
     Policy,
+    Reach,
     Role,
     Rule,
     Scope as Reached,

@@ -50,9 +50,7 @@ class Auth:
     def config(self, tenant_id: str) -> AuthConfig:
         return self.platform.config.get(AuthConfig, tenant_id)
 
-    async def transaction(
-        self, tenant_id: str, work: Callable[[Session], Awaitable[T]], *, revokes: bool = False
-    ) -> T:
+    async def transaction(self, tenant_id: str, work: Callable[[Session], Awaitable[T]], *, revokes: bool = False) -> T:
         """As `Mongo.transaction`, for work that calls `record`. `revokes`: it may have ended sessions.
 
         A tenant's log is one chain, which every such transaction writes: those of one process take turns, since two at

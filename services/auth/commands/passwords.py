@@ -22,9 +22,7 @@ async def request_reset(auth: Auth, context: Context, recipient: Identifier) -> 
     user = await users.by_identifier(auth.database, None, context.tenant_id, recipient)
     letter = Letter("password_reset", "no_account", good=user is not None and user.active)
     user_id, locale = (user.id, user.locale) if user else ("", "")
-    return await codes.start(
-        auth, context, FlowKind.PASSWORD_RESET, recipient, letter, user_id=user_id, locale=locale
-    )
+    return await codes.start(auth, context, FlowKind.PASSWORD_RESET, recipient, letter, user_id=user_id, locale=locale)
 
 
 async def reset(

@@ -16,7 +16,7 @@ from services.auth.commands.devices import Device
 from services.auth.commands.flows import Started
 from services.auth.commands.sign_in import Challenge, open_session
 from services.auth.commands.tokens import SignedIn
-from services.auth.domain.flows import Flow, FlowKind
+from services.auth.domain.flows import FlowKind
 from services.auth.domain.identifiers import Identifier, parse_username
 from services.auth.domain.users import User
 from services.auth.events import UserRegistered, UserVerified

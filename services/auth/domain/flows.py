@@ -11,7 +11,7 @@ from typing import Any
 class FlowKind(StrEnum):
     REGISTRATION = "registration"
     VERIFICATION = "verification"
-    PASSWORD_RESET = "password_reset"  # noqa: S105
+    PASSWORD_RESET = "password_reset"
     LOGIN_CODE = "login_code"
     SECOND_FACTOR = "second_factor"
     STEP_UP = "step_up"

@@ -13,7 +13,7 @@ class EndReason(StrEnum):
     LOGOUT = "logout"
     REVOKED = "revoked"
     REPLAY = "refresh token replayed"
-    PASSWORD = "password changed"  # noqa: S105
+    PASSWORD = "password changed"
     FACTORS = "second factors changed"
     SUSPENDED = "suspended"
     DELETED = "deleted"
