@@ -20,7 +20,7 @@ from services.auth.providers import PURPOSE
 from services.auth.settings import AuthConfig
 from tests.auth.oauth_client import RETURN_URL, App
 from tests.auth.oidc import CLIENT_ID, CLIENT_SECRET, oidc_provider
-from tests.live import Api, LiveAuth, auth_process
+from tests.live import LiveAuth, auth_process
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,18 +93,5 @@ def open_house(folder: Path, mongo_url: str, redis_url: str, namespace: str) -> 
         )
         two = stack.enter_context(oidc_provider(folder, f"{back}/two", conformIdTokenClaims=False))
         house = House(live, {"one": one, "two": two, "post": one})
-        asyncio.run(_prepare(house))
+        asyncio.run(house.configure())
         yield house
-
-
-async def _prepare(house: House) -> None:
-    """A service that has just started believes tokens once it has the issuer's keys, which here are its own."""
-    await house.configure()
-    async with house.app() as app:
-        await app.sign_in("one", "first@house.example")
-
-        async def believed() -> bool:
-            answer = await Api(app.url, app.token, app.http).post("{ me { id } }")
-            return "errors" not in answer.json()
-
-        await eventually(believed)

@@ -154,6 +154,18 @@ class TestFinish:
 
 
 class TestSettingOut:
+    @pytest.mark.parametrize(
+        ("return_url", "back"),
+        [
+            (RETURN_URL, f"{RETURN_URL}?code=x&state=a+b%26c"),
+            ("https://app.example/?page=in", "https://app.example/?page=in&code=x&state=a+b%26c"),
+            ("com.example.app:/in", "com.example.app:/in?code=x&state=a+b%26c"),
+            ("com.example.app://host/in", "com.example.app://host/in?code=x&state=a+b%26c"),
+        ],
+    )
+    async def test_the_way_back(self, return_url: str, back: str) -> None:
+        assert oauth.address_with(Trip("idp", return_url, CHALLENGE, "a b&c"), code="x") == back
+
     async def test_so_many_from_an_address(self, new_house: Any) -> None:
         house = await new_house(**CONFIG, oauth_starts_per_h=1)
         trip = Trip("idp", RETURN_URL, CHALLENGE)

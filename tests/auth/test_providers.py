@@ -89,6 +89,13 @@ class TestOpenID:
         with oidc_provider(tmp_path, BACK, conformIdTokenClaims=False) as issuer:
             assert (await journey(providers, configured(issuer), "anna")).email == "anna@example.com"
 
+    async def test_an_issuer_that_ends_with_a_slash(self, providers: Providers, lying: Liar) -> None:
+        """Auth0's do. Of the document's address it is no part; of the issuer it is."""
+        issuer = f"{lying.issuer}/"
+        lying.say("/.well-known/openid-configuration", lying.discovery(issuer=issuer))
+        lying.vouch(signed(lying.claims(iss=issuer)))
+        assert (await providers.at(configured(issuer)).proven(QUESTION, Answer("code"))).issuer == issuer
+
     async def test_a_client_that_posts_its_secret(self, providers: Providers, tmp_path: Path) -> None:
         async with liar() as lying:
             methods = lying.discovery(token_endpoint_auth_methods_supported=["client_secret_post"])
