@@ -47,15 +47,16 @@ class Authenticator:
     framed: bool = False
     credentials: list[Credential] = field(default_factory=list)
 
-    def create(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """`navigator.credentials.create({publicKey: options})`, as JSON."""
-        credential = Credential(
+    def create(self, options: Mapping[str, Any], again: Credential | None = None) -> dict[str, Any]:
+        """`navigator.credentials.create({publicKey: options})`, as JSON. `again`: it shows one that it has."""
+        credential = again or Credential(
             secrets.token_bytes(16),
             ec.generate_private_key(ec.SECP256R1()),
             self.rp_id or options["rp"]["id"],
             unb64(options["user"]["id"]),
         )
-        self.credentials.append(credential)
+        if not again:
+            self.credentials.append(credential)
         attested = bytes(16) + len(credential.id).to_bytes(2, "big") + credential.id + _cose(credential.key)
         data = self._data(credential, _ATTESTED) + attested
         attestation = cbor2.dumps({"fmt": "none", "attStmt": {}, "authData": data})

@@ -1,11 +1,19 @@
 """Passkeys: made, used, renamed and removed; and what is refused of one that is not what it says."""
 
+import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
+from libs.core.errors import InvalidInput
+from services.auth.commands import passkeys
+from services.auth.commands.devices import Device
+from services.auth.commands.factors import factors_of
+from services.auth.commands.second_factor import Proof
+from services.auth.commands.sign_in import Challenge
+from services.auth.commands.tokens import SignedIn
 from services.auth.domain.passkeys import (
     Passkey,
     PasskeyRefused,
@@ -18,7 +26,10 @@ from services.auth.domain.passkeys import (
     passkey_id,
     registration_options,
 )
+from services.auth.domain.users import User, UserStatus
 from tests.auth.authenticator import ORIGIN, Authenticator, b64, unb64
+from tests.auth.conftest import House
+from tests.auth.factors import challenged, context_of, log_in, now, refusal, show, with_app, with_passkey
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 PARTY = RelyingParty("localhost", "Demo", (ORIGIN, "http://localhost:5173"))
@@ -245,3 +256,241 @@ class TestRelyingParty:
             "Demo", configured_id=configured[0], configured_origins=configured[1], hosts=hosts, public_url=public_url
         )
         assert (party.id, party.origins) == expected, why
+
+
+async def sign_in(house: House, device: Authenticator, *, tenant: str = "demo", **options: Any) -> SignedIn | Challenge:
+    """With no more than the device."""
+    context = house.context(tenant=tenant)
+    started = await passkeys.start_login(house.auth, context)
+    answer = device.get(started.options, **options)
+    return await passkeys.finish_login(house.auth, context, started.flow_token, answer, Device())
+
+
+class TestAdding:
+    async def test_is_a_second_factor(self, house: House) -> None:
+        ann = await house.user()
+        passkey = await with_passkey(house, ann)
+        assert (await now(house, ann)).second_factors == ("passkey",)
+        assert isinstance(await log_in(house), Challenge)
+        [event] = await house.events("mfa.enabled")
+        assert event.data == {"user_id": ann.id, "method": "passkey", "methods": ["passkey"]}
+        [row] = await house.rows("passkey.added")
+        assert (row["resource"], row["after"]["name"]) == (passkey.id, "a phone")
+        assert (await house.sent())[-1].params["what"] == "passkey_added"
+
+    async def test_a_second_one(self, house: House) -> None:
+        """Told to the user and the log; that there is a second factor is no news."""
+        ann = await house.user()
+        first = await with_passkey(house, ann)
+        second = await with_passkey(house, ann, level=2)
+        found = await factors_of(house.auth, ann.tenant_id, ann.id)
+        assert {passkey.id for passkey in found.passkeys} == {first.id, second.id}
+        assert len(await house.events("mfa.enabled")) == 1
+        assert len(await house.rows("passkey.added")) == 2
+
+    async def test_one_that_is_somebodys(self, house: House) -> None:
+        """The same credential once more: by its user, by another, in another tenant."""
+        ann, bob = await house.user(), await house.user("bob")
+        stranger = await house.user("eve", tenant="other")
+        device = Authenticator()
+        await with_passkey(house, ann, device)
+        for user, level in ((ann, 2), (bob, 1), (stranger, 1)):
+            context = house.context(user, level=level)
+            started = await passkeys.start_registration(house.auth, context)
+            answer = device.create(started.options, device.credentials[0])
+            asked = passkeys.finish_registration(house.auth, context, started.flow_token, answer, "mine")
+            assert await refusal(asked) == "PASSKEY_TAKEN"
+        assert (await now(house, bob)).second_factors == ()
+
+    async def test_the_answer_of_another_users_flow(self, house: House) -> None:
+        ann, bob = await house.user(), await house.user("bob")
+        started = await passkeys.start_registration(house.auth, house.context(ann))
+        answer = Authenticator().create(started.options)
+        asked = passkeys.finish_registration(house.auth, house.context(bob), started.flow_token, answer, "mine")
+        assert await refusal(asked) == "FLOW_OVER"
+
+    async def test_one_answer_twice(self, house: House) -> None:
+        ann = await house.user()
+        context = house.context(ann)
+        started = await passkeys.start_registration(house.auth, context)
+        answer = Authenticator().create(started.options)
+        outcomes = await asyncio.gather(
+            *(passkeys.finish_registration(house.auth, context, started.flow_token, answer, "mine") for _ in range(3)),
+            return_exceptions=True,
+        )
+        assert [isinstance(outcome, passkeys.Registered) for outcome in outcomes].count(True) == 1
+
+    async def test_no_more_than_twenty(self, house: House) -> None:
+        ann = await house.user()
+        passkey = await with_passkey(house, ann)
+        row = await house.auth.database["passkeys"].find_one({"_id": passkey.id})
+        assert row
+        await house.auth.database["passkeys"].insert_many([row | {"_id": f"more-{n}"} for n in range(19)])
+        asked = passkeys.start_registration(house.auth, house.context(ann, level=2))
+        assert await refusal(asked) == "PASSKEY_LIMIT"
+
+
+class TestSigningIn:
+    async def test_with_no_name_and_no_password(self, house: House) -> None:
+        ann, device = await house.user(), Authenticator()
+        passkey = await with_passkey(house, ann, device)
+        signed_in = await sign_in(house, device)
+        assert isinstance(signed_in, SignedIn)
+        context = await context_of(house, signed_in)
+        assert (context.caller.subject, context.caller.level) == (ann.id, 2)
+        [row] = await house.rows("login.succeeded")
+        assert row["after"]["methods"] == ["swk", "mfa"]
+        found = await factors_of(house.auth, ann.tenant_id, ann.id)
+        assert found.passkeys[0].last_used_at == house.clock.now()
+        assert found.passkeys[0].id == passkey.id
+
+    @pytest.mark.parametrize(
+        ("changes", "why"),
+        [
+            ({"verifies": False}, "holding the device is one factor"),
+            ({"present": False}, "nobody was there"),
+            ({"origin": "https://evil.example"}, "another site"),
+            ({"rp_id": "evil.example"}, "another relying party"),
+        ],
+    )
+    async def test_refused(self, house: House, changes: dict[str, Any], why: str) -> None:
+        ann, device = await house.user(), Authenticator()
+        await with_passkey(house, ann, device)
+        hostile = replace(device, **changes)
+        assert await refusal(sign_in(house, hostile, credential=device.credentials[0])) == "PASSKEY_REFUSED", why
+        [row] = await house.rows("login.failed")
+        assert row["reason"] == "passkey_refused"
+
+    async def test_one_that_nobody_has(self, house: House) -> None:
+        ann, device = await house.user(), Authenticator()
+        passkey = await with_passkey(house, ann, device)
+        await passkeys.remove_passkey(house.auth, house.context(ann, level=2), passkey.id)
+        assert await refusal(sign_in(house, device)) == "PASSKEY_REFUSED"
+
+    async def test_in_another_tenant(self, house: House) -> None:
+        device = Authenticator()
+        await with_passkey(house, await house.user(), device)
+        assert await refusal(sign_in(house, device, tenant="other")) == "PASSKEY_REFUSED"
+
+    async def test_an_answer_once_more(self, house: House) -> None:
+        device = Authenticator()
+        await with_passkey(house, await house.user(), device)
+        started = await passkeys.start_login(house.auth, house.context())
+        answer = device.get(started.options)
+        assert await passkeys.finish_login(house.auth, house.context(), started.flow_token, answer, Device())
+        again = passkeys.finish_login(house.auth, house.context(), started.flow_token, answer, Device())
+        assert await refusal(again) == "FLOW_OVER"
+        other = await passkeys.start_login(house.auth, house.context())
+        elsewhere = passkeys.finish_login(house.auth, house.context(), other.flow_token, answer, Device())
+        assert await refusal(elsewhere) == "PASSKEY_REFUSED"
+
+    async def test_twenty_at_once_with_one_answer(self, house: House) -> None:
+        device = Authenticator()
+        await with_passkey(house, await house.user(), device)
+        started = await passkeys.start_login(house.auth, house.context())
+        answer = device.get(started.options)
+        outcomes = await asyncio.gather(
+            *(
+                passkeys.finish_login(house.auth, house.context(), started.flow_token, answer, Device())
+                for _ in range(20)
+            ),
+            return_exceptions=True,
+        )
+        assert [isinstance(outcome, SignedIn) for outcome in outcomes].count(True) == 1
+
+    async def test_a_copy(self, house: House) -> None:
+        """Two devices with one key: its counter tells, as soon as the second is used."""
+        ann, device = await house.user(), Authenticator(counts=True)
+        await with_passkey(house, ann, device)
+        copied = replace(device.credentials[0])
+        assert await sign_in(house, device)
+        assert await refusal(sign_in(house, device, credential=copied)) == "PASSKEY_REFUSED"
+        assert await sign_in(house, device)
+
+    async def test_somebody_who_is_suspended(self, house: House) -> None:
+        ann, device = await house.user(), Authenticator()
+        await with_passkey(house, ann, device)
+        await suspend(house, ann)
+        assert await refusal(sign_in(house, device)) == "ACCOUNT_SUSPENDED"
+
+
+class TestAsSecondFactor:
+    async def test_after_the_password(self, house: House) -> None:
+        ann, device = await house.user(), Authenticator(verifies=False)
+        await with_passkey(house, ann, device)
+        challenge = await challenged(house)
+        options = await passkeys.second_factor_options(house.auth, house.context(), challenge.flow_token)
+        assert options
+        signed_in = await show(house, challenge, Proof(passkey=device.get(options)))
+        assert (await context_of(house, signed_in)).caller.level == 2
+
+    async def test_another_users(self, house: House) -> None:
+        ann, bob, device = await house.user(), await house.user("bob"), Authenticator()
+        await with_passkey(house, ann)
+        await with_passkey(house, bob, device)
+        challenge = await challenged(house)
+        options = await passkeys.second_factor_options(house.auth, house.context(), challenge.flow_token)
+        assert options
+        answer = device.get(options, device.credentials[0])
+        assert await refusal(show(house, challenge, Proof(passkey=answer))) == "SECOND_FACTOR_WRONG"
+        answer["response"]["userHandle"] = b64(ann.id.encode())
+        assert await refusal(show(house, challenge, Proof(passkey=answer))) == "SECOND_FACTOR_WRONG"
+
+    async def test_an_answer_for_another_flow(self, house: House) -> None:
+        """A login without a password is another matter, and so is a second login."""
+        device = Authenticator()
+        await with_passkey(house, await house.user(), device)
+        first, second = await challenged(house), await challenged(house)
+        options = await passkeys.second_factor_options(house.auth, house.context(), first.flow_token)
+        assert options
+        answer = device.get(options)
+        assert await refusal(show(house, second, Proof(passkey=answer))) == "SECOND_FACTOR_WRONG"
+        login = passkeys.finish_login(house.auth, house.context(), first.flow_token, answer, Device())
+        assert await refusal(login) == "FLOW_OVER"
+        assert await show(house, first, Proof(passkey=answer))
+
+    async def test_nothing_to_ask_for(self, house: House) -> None:
+        await with_app(house, await house.user())
+        challenge = await challenged(house)
+        assert await passkeys.second_factor_options(house.auth, house.context(), challenge.flow_token) is None
+
+
+class TestManaging:
+    async def test_renamed(self, house: House) -> None:
+        ann = await house.user()
+        passkey = await with_passkey(house, ann)
+        renamed = await passkeys.rename_passkey(house.auth, house.context(ann), passkey.id, " The blue key ")
+        assert renamed.name == "The blue key"
+        found = await factors_of(house.auth, ann.tenant_id, ann.id)
+        assert [it.name for it in found.passkeys] == ["The blue key"]
+
+    @pytest.mark.parametrize("name", ["", "  ", "x" * 65, "a\nb", "a\u202eb"])
+    async def test_what_is_no_name(self, house: House, name: str) -> None:
+        with pytest.raises(InvalidInput):
+            await passkeys.rename_passkey(house.auth, house.context(await house.user()), "an-id", name)
+
+    async def test_another_users(self, house: House) -> None:
+        ann, bob = await house.user(), await house.user("bob")
+        stranger = await house.user("ann", tenant="other")
+        passkey = await with_passkey(house, ann)
+        for other in (bob, stranger):
+            context = house.context(other, level=2)
+            assert await refusal(passkeys.rename_passkey(house.auth, context, passkey.id, "x")) == "FACTOR_NOT_FOUND"
+            assert await refusal(passkeys.remove_passkey(house.auth, context, passkey.id)) == "FACTOR_NOT_FOUND"
+        assert (await now(house, ann)).second_factors == ("passkey",)
+
+    async def test_removed(self, house: House) -> None:
+        ann = await house.user()
+        first, second = await with_passkey(house, ann), await with_passkey(house, ann, level=2)
+        context = house.context(ann, level=2)
+        await passkeys.remove_passkey(house.auth, context, first.id)
+        assert (await now(house, ann)).second_factors == ("passkey",)
+        assert await house.events("mfa.disabled") == []
+        await passkeys.remove_passkey(house.auth, context, second.id)
+        assert (await now(house, ann)).second_factors == ()
+        assert len(await house.events("mfa.disabled")) == 1
+
+
+async def suspend(house: House, user: User) -> None:
+    row = {"status": UserStatus.SUSPENDED.value}
+    await house.auth.database["users"].update_one({"_id": user.key}, {"$set": row})
