@@ -31,7 +31,7 @@ async def open_auth(platform: Platform) -> AsyncIterator[Auth]:
     box = SecretBox(settings.auth_key.get_secret_value(), purpose="auth secrets")
     with PasswordRules(settings.breached_passwords) as rules, Places(settings.place_database) as places:
         async with (
-            Hasher() as hasher,
+            Hasher(workers=settings.hash_workers or None) as hasher,
             SigningKeys(
                 platform.mongo.db, platform.redis, platform.clock, box, learnt=platform.identity.learn_keys
             ) as keys,

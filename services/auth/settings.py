@@ -18,6 +18,8 @@ class AuthSettings(Settings):
     # Where browsers reach auth: the beginning of the addresses that identity providers send them back to.
     public_url: str = "http://127.0.0.1:9001"
 
+    # How many passwords are hashed at the same time. 0: as many as there are cores.
+    hash_workers: Annotated[int, Field(ge=0, le=256)] = 0
     # Seals messages to users on their way to the notification service, which has the same. Several, the newest first.
     message_key: SecretStr = SecretStr(DEVELOPMENT_SECRET)
     # An MMDB file with places by address, such as GeoLite2 City. Empty: places are not told.
@@ -90,6 +92,10 @@ class AuthConfig(ConfigModel, name="auth"):
     passkey_origins: tuple[Annotated[str, Field(pattern=r"^https?://[a-z0-9.-]+(:[0-9]+)?$")], ...] = ()
     # The page that a link in a message leads to; its fragment holds the flow and the code. Empty: codes without a link.
     link_url: str = ""
+
+    # How long an API key is good if its author does not say, and the longest that they may.
+    api_key_days: Annotated[float, Field(gt=0, le=3660)] = 90.0
+    api_key_max_days: Annotated[float, Field(gt=0, le=3660)] = 366.0
 
     # Who else may vouch for people, and where browsers may be sent when one did: these addresses to the letter.
     identity_providers: tuple[IdentityProvider, ...] = ()
