@@ -76,11 +76,18 @@ class Throttle:
             return await self._begin(tenant_id, {"device": Take(f"factor-device:{who}:{device}", rule)})
         return await self._begin(tenant_id, {"account": Take(f"factor:{who}", rule)})
 
+    async def admit_key(self, tenant_id: str, address: str) -> Attempt:
+        """A try at an API key. None that is right counts: an honest client shows its key every few minutes."""
+        rule = _address(self._config.get(AuthConfig, tenant_id))
+        take = Take(f"api-keys:{tenant_id}:{network(address)}", rule)
+        return await self._begin(tenant_id, {"address": take})
+
     async def succeeded(self, attempt: Attempt) -> None:
         """The account's count begins anew. The address loses this one try alone: whoever has an account of their own
         would else log in to it between any two guesses."""
         _TRIES.labels(attempt.tenant_id, "succeeded").inc()
-        await self._limiter.clear(*attempt.cleared)
+        if attempt.cleared:
+            await self._limiter.clear(*attempt.cleared)
         if attempt.given_back:
             await self._limiter.give_back(*attempt.given_back)
 
