@@ -79,6 +79,15 @@ class Divergence:
     problem: Literal["edited", "unlinked", "missing", "cut", "rewritten", "unrecorded"]
 
 
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """All rows up to `head` are what was appended. `complete`: they are all that there are."""
+
+    head: Head
+    divergence: Divergence | None
+    complete: bool = False
+
+
 class AuditLog:
     """One log by its name, which several processes may append to at once. `INDEXES` belong to its database."""
 
@@ -139,7 +148,7 @@ class AuditLog:
         if resource is not None:
             wanted["resource"] = resource
         cursor = self._rows.find(wanted).sort("sequence", 1).limit(limit)
-        return [_row(document) async for document in cursor]
+        return [row_of(document) async for document in cursor]
 
     async def head(self) -> Head:
         head = await self._heads.find_one({"_id": self._log})
@@ -150,22 +159,29 @@ class AuditLog:
 
         Appends may go on: it verifies up to the head that it finds at its start.
         """
+        return (await self.check(since)).divergence
+
+    async def check(self, since: Head = BEGINNING, *, at_most: int | None = None) -> Checked:
+        """The same, of so many rows `at_most`, and where it ended: from there it can be gone on with."""
         newest = await self._rows.find_one({"log": self._log}, sort=[("sequence", -1)])
         head = await self.head()  # read second: an honest row that was seen is known to it
         if newest and newest["sequence"] > head.sequence:
-            return Divergence(head.sequence + 1, "unrecorded")
+            return Checked(since, Divergence(head.sequence + 1, "unrecorded"))
         if head.sequence < since.sequence:
-            return Divergence(head.sequence + 1, "cut")
+            return Checked(since, Divergence(head.sequence + 1, "cut"))
+        until = head.sequence if at_most is None else min(head.sequence, since.sequence + at_most)
         previous = since
-        wanted = {"log": self._log, "sequence": {"$gt": since.sequence, "$lte": head.sequence}}
+        wanted = {"log": self._log, "sequence": {"$gt": since.sequence, "$lte": until}}
         async for document in self._rows.find(wanted).sort("sequence", 1):
             problem = _problem(document, previous)
             if problem:
-                return problem
+                return Checked(previous, problem)
             previous = Head(document["sequence"], document["hash"])
-        if previous.sequence < head.sequence:
-            return Divergence(previous.sequence + 1, "cut")
-        return None if previous == head else Divergence(head.sequence, "rewritten")
+        if previous.sequence < until:
+            return Checked(previous, Divergence(previous.sequence + 1, "cut"))
+        if until == head.sequence and previous != head:
+            return Checked(previous, Divergence(head.sequence, "rewritten"))
+        return Checked(previous, None, complete=until == head.sequence)
 
 
 def _problem(document: Document, previous: Head) -> Divergence | None:
@@ -194,5 +210,5 @@ def _as_json(value: Any) -> Any:
     return json.loads(json.dumps(value, allow_nan=False))
 
 
-def _row(document: Document) -> AuditRow:
+def row_of(document: Document) -> AuditRow:
     return AuditRow(**{field.name: document[field.name] for field in fields(AuditRow)})

@@ -5,13 +5,13 @@ An amount is written twice: in minor units, and as a decimal number with the dig
 
 import csv
 import io
-import re
 from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
 from typing import Any
 
 import orjson
 
+from libs.core.downloads import harmless
 from libs.core.mongo import Document
 from services.payment.commands.history import Statement
 from services.payment.domain import Bucket
@@ -32,8 +32,6 @@ COLUMNS = (
     "sequence",
     "lines",
 )
-# What a spreadsheet would run: https://owasp.org/www-community/attacks/CSV_Injection
-_FORMULA = re.compile(r"\s*[=+\-@\t\r\n|%＝＋－＠]")
 
 
 async def as_csv(statement: Statement, pages: AsyncIterator[list[Document]]) -> AsyncIterator[bytes]:
@@ -114,10 +112,5 @@ def _instant(at: datetime) -> str:
 def _rows(rows: list[Document]) -> bytes:
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\r\n")
-    writer.writerows(row | {"reference": _harmless(row["reference"])} if row.get("reference") else row for row in rows)
+    writer.writerows(row | {"reference": harmless(row["reference"])} if row.get("reference") else row for row in rows)
     return text.getvalue().encode()
-
-
-def _harmless(text: str) -> str:
-    """Of all fields the only one that others write. With an apostrophe before it a spreadsheet takes it for text."""
-    return f"'{text}" if _FORMULA.match(text) else text

@@ -162,6 +162,17 @@ class TestVerify:
         assert await audit.verify(since=kept) is None
         assert await audit.verify(since=Head(5, "0" * 64)) == Divergence(6, "unlinked")
 
+    async def test_in_parts(self, audit: AuditLog, append: Append) -> None:
+        first = await audit.check(at_most=2)
+        assert (first.head.sequence, first.divergence, first.complete) == (2, None, False)
+        rest = await audit.check(first.head, at_most=100)
+        assert (rest.head, rest.divergence, rest.complete) == (await audit.head(), None, True)
+
+    async def test_a_part_ends_where_something_is_wrong(self, mongo: Mongo, audit: AuditLog) -> None:
+        await forge(mongo, 2)
+        checked = await audit.check(at_most=4)
+        assert (checked.head.sequence, checked.divergence) == (2, Divergence(3, "unlinked"))
+
 
 async def forge(mongo: Mongo, sequence: int) -> None:
     """Edits a row and, as somebody who knows the code would, gives it a hash that fits."""

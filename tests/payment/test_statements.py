@@ -16,7 +16,7 @@ from libs.core.ids import new_id
 from libs.core.mongo import Mongo
 from libs.core.tenants import SystemWallet, system_wallet_id
 from libs.core.testing import eventually, scratch_mongo, scratch_namespace
-from services.payment import routes, store
+from services.payment import store
 from services.payment.domain import Bucket, user_wallet
 from services.payment.statements import decimal
 from tests.live import Api, Live, callers, payment_process
@@ -416,21 +416,6 @@ async def open_cursors(mongo: Mongo) -> int:
         ]
     )
     return len(await there.to_list())
-
-
-class TestAClientThatHasGone:
-    async def test_is_dropped_and_counts_no_more(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(routes, "TAKEN_WITHIN_S", 0.01)
-
-        async def text() -> AsyncIterator[bytes]:
-            yield b"a line"
-
-        async def never_taken(*_: Any) -> Any:
-            await asyncio.Event().wait()
-
-        for _ in range(2 * routes.STATEMENTS_A_CALLER):
-            download = routes.Download("statement.csv", text(), "csv", ("demo", "ann"))
-            await download({"type": "http", "path": "/", "asgi": {"spec_version": "2.4"}}, never_taken, never_taken)
 
 
 class TestDecimal:
