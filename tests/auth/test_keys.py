@@ -25,7 +25,7 @@ async def new_keys(
     mongo: Mongo, redis: Redis, clock: FrozenClock
 ) -> AsyncIterator[Callable[..., Awaitable[SigningKeys]]]:
     """`await new_keys()`: as each process has them."""
-    await migrate(mongo.db, store.INDEXES)
+    await migrate(mongo.db, [index for index in store.INDEXES if index.collection == "signing_keys"])
     async with AsyncExitStack() as stack:
 
         async def make(secret: str = "one", **more: Any) -> SigningKeys:

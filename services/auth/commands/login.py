@@ -10,7 +10,7 @@ from services.auth.commands.auth import Auth
 from services.auth.commands.codes import Letter
 from services.auth.commands.devices import Device
 from services.auth.commands.flows import Started
-from services.auth.commands.passwords import known
+from services.auth.commands.passwords import of_flow
 from services.auth.commands.registration import amr_of
 from services.auth.commands.sign_in import Challenge, failed, sign_in
 from services.auth.commands.tokens import SignedIn
@@ -50,7 +50,7 @@ async def login_with_code(
     auth: Auth, context: Context, flow_token: str, code: str, *, device: Device
 ) -> SignedIn | Challenge:
     flow = await codes.attempt(auth, context, FlowKind.LOGIN_CODE, flow_token, code)
-    user = await known(auth, context.tenant_id, flow.user_id)
+    user = await of_flow(auth, flow)
     return await sign_in(auth, context, user, (amr_of(codes.recipient_of(flow)),), device=device, after=flow)
 
 

@@ -1,9 +1,9 @@
 """Passwords: changed by who knows them, reset by who does not."""
 
 from libs.core.context import Context
-from libs.core.errors import Refusal, Unauthenticated
+from libs.core.errors import Refusal
 from libs.core.mongo import Session
-from services.auth.commands import codes, profile
+from services.auth.commands import codes, flows, profile
 from services.auth.commands.auth import Auth
 from services.auth.commands.codes import Letter
 from services.auth.commands.devices import Device
@@ -12,7 +12,7 @@ from services.auth.commands.fresh import demand_fresh
 from services.auth.commands.registration import amr_of
 from services.auth.commands.sign_in import Challenge, set_password, sign_in
 from services.auth.commands.tokens import SignedIn
-from services.auth.domain.flows import FlowKind
+from services.auth.domain.flows import Flow, FlowKind
 from services.auth.domain.identifiers import Identifier
 from services.auth.domain.users import User
 from services.auth.store import users
@@ -31,7 +31,7 @@ async def reset(
     """Who has a second factor has to show it before the new password counts."""
     await auth.rules.check(password, personal=[])
     flow = await codes.attempt(auth, context, FlowKind.PASSWORD_RESET, flow_token, code)
-    user = await known(auth, context.tenant_id, flow.user_id)
+    user = await of_flow(auth, flow)
     await auth.rules.check(password, personal=personal(user))
     encoded = await auth.hasher.hash(password)
     methods = (amr_of(codes.recipient_of(flow)),)
@@ -61,11 +61,11 @@ async def change(auth: Auth, context: Context, current: str, password: str) -> U
     return changed
 
 
-async def known(auth: Auth, tenant_id: str, user_id: str) -> User:
-    """Who is signed in; `Unauthenticated` if there is no such user any more."""
-    user = await users.load(auth.database, None, tenant_id, user_id)
+async def of_flow(auth: Auth, flow: Flow) -> User:
+    """Whom it is about, if they are still there."""
+    user = await users.load(auth.database, None, flow.tenant_id, flow.user_id)
     if user is None or not user.active:
-        raise Unauthenticated("there is no such user any more")
+        raise flows.over()
     return user
 
 
