@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+from pymongo import MongoClient
 
 from libs.core.access import Access
 from libs.core.app import CORE_INDEXES, SERVICE_INDEXES, Platform
@@ -27,13 +28,14 @@ from libs.core.pagination import Paginator
 from libs.core.redis import Redis
 from libs.core.revocations import Revocations, RevokedTokens
 from libs.core.tenants import Tenant, Tenants
-from libs.core.testing import FrozenClock, scratch_mongo, scratch_redis
+from libs.core.testing import FrozenClock, scratch_namespace, scratch_redis
 from services.auth import store
 from services.auth.breaches import PasswordRules
 from services.auth.commands.auth import Auth
 from services.auth.commands.tokens import SignedIn
 from services.auth.domain.messages import Message
 from services.auth.domain.users import User
+from services.auth.groups import Groups
 from services.auth.keys import SigningKeys
 from services.auth.messages import Messages
 from services.auth.passwords import Hasher
@@ -80,11 +82,11 @@ class House:
         caller = await identity.authenticate(f"Bearer {signed_in.access_token}")
         return replace(self.context(), caller=caller)
 
-    async def user(self, name: str = "ann", *, password: str = PASSWORD, tenant: str = "demo", **fields: Any) -> User:
+    async def user(self, who: str = "ann", /, *, password: str = PASSWORD, tenant: str = "demo", **fields: Any) -> User:
         """There already, with an e-mail address and a username."""
         encoded = await self.auth.hasher.hash(password) if password else ""
-        known: dict[str, Any] = {"roles": ("player",), "username": name, "email": f"{name}@example.com"}
-        user = User(tenant, f"{name}-id", self.clock.now(), password=encoded, **(known | fields))
+        known: dict[str, Any] = {"roles": ("player",), "username": who, "email": f"{who}@example.com"}
+        user = User(tenant, f"{who}-id", self.clock.now(), password=encoded, **(known | fields))
         await self.auth.platform.mongo.transaction(lambda session: users.insert(self.auth.database, session, user))
         return user
 
@@ -108,15 +110,41 @@ class House:
         return str((await self.sent())[-1].params["code"])
 
 
+@pytest.fixture(scope="session")
+def shared_namespace(mongo_url: str) -> Iterator[str]:
+    """MongoDB's databases are made once and emptied for each test: they have some thirty collections, whose making
+    takes most of a test's time, and whose files MongoDB keeps open for minutes after they were dropped."""
+    namespace = scratch_namespace()
+    asyncio.run(_prepare(mongo_url, namespace))
+    yield namespace
+    with MongoClient[dict[str, Any]](mongo_url) as client:
+        for name in client.list_database_names():
+            if name.startswith(f"{namespace}_"):
+                client.drop_database(name)
+
+
+async def _prepare(mongo_url: str, namespace: str) -> None:
+    mongo = Mongo.connect(mongo_url, service="auth", namespace=namespace)
+    await migrate(mongo.core, CORE_INDEXES)
+    await migrate(mongo.db, (*SERVICE_INDEXES, *store.INDEXES, *AUDIT_INDEXES))
+    await mongo.close()
+
+
 @pytest.fixture
 async def new_house(
-    mongo_url: str, redis_url: str, namespace: str, clock: FrozenClock
+    mongo_url: str, redis_url: str, shared_namespace: str, namespace: str, clock: FrozenClock
 ) -> AsyncIterator[Callable[..., Awaitable[House]]]:
     """`await new_house()`: each is a process of its own on the same databases."""
     async with AsyncExitStack() as stack:
+        mongo = Mongo.connect(mongo_url, service="auth", namespace=shared_namespace)
+        stack.push_async_callback(mongo.close)
+        for database in (mongo.db, mongo.core):
+            for name in await database.list_collection_names():
+                await database[name].delete_many({})
 
         async def make(**config: Any) -> House:
-            return await _house(stack, mongo_url, redis_url, namespace, clock, config)
+            redis = await stack.enter_async_context(scratch_redis(redis_url, namespace=namespace))
+            return await _house(stack, mongo, redis, clock, config)
 
         yield make
 
@@ -127,12 +155,8 @@ async def house(new_house: Callable[..., Awaitable[House]]) -> House:
 
 
 async def _house(
-    stack: AsyncExitStack, mongo_url: str, redis_url: str, namespace: str, clock: FrozenClock, config: dict[str, Any]
+    stack: AsyncExitStack, mongo: Mongo, redis: Redis, clock: FrozenClock, config: dict[str, Any]
 ) -> House:
-    mongo = await stack.enter_async_context(scratch_mongo(mongo_url, service="auth", namespace=namespace))
-    redis = await stack.enter_async_context(scratch_redis(redis_url, namespace=namespace))
-    await migrate(mongo.core, CORE_INDEXES)
-    await migrate(mongo.db, (*SERVICE_INDEXES, *store.INDEXES, *AUDIT_INDEXES))
     box = SecretBox("a key of tests", purpose="auth secrets")
     keys = await stack.enter_async_context(SigningKeys(mongo.db, redis, clock, box))
     platform, revoked = await _platform(stack, mongo, redis, clock, keys)
@@ -149,6 +173,7 @@ async def _house(
         throttle=Throttle(redis, platform.config),
         messages=Messages(platform.outbox, clock, "a key of messages"),
         places=stack.enter_context(Places("")),
+        groups=Groups(mongo),
         providers=await stack.enter_async_context(Providers("a key of tests", clock, development=True)),
     )
     return House(auth, clock, revoked)

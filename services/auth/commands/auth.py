@@ -1,9 +1,7 @@
 """What commands work with, how they write, and what they leave in the log."""
 
-import asyncio
-from collections import defaultdict
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from libs.core.app import Platform
@@ -15,6 +13,7 @@ from libs.core.mongo import Database, Session
 from libs.core.pagination import Paginator
 from services.auth.breaches import PasswordRules
 from services.auth.domain.users import user_key
+from services.auth.groups import Groups
 from services.auth.keys import SigningKeys
 from services.auth.messages import Messages
 from services.auth.passwords import Hasher
@@ -41,7 +40,7 @@ class Auth:
     messages: Messages
     places: Places
     providers: Providers
-    turns: defaultdict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
+    groups: Groups
 
     @property
     def database(self) -> Database:
@@ -53,11 +52,9 @@ class Auth:
     async def transaction(self, tenant_id: str, work: Callable[[Session], Awaitable[T]], *, revokes: bool = False) -> T:
         """As `Mongo.transaction`, for work that calls `record`. `revokes`: it may have ended sessions.
 
-        A tenant's log is one chain, which every such transaction writes: those of one process take turns, since two at
-        once would only conflict and be done again.
+        A tenant's log is one chain, which every such transaction writes: what waits commits together (`groups.py`).
         """
-        async with self.turns[tenant_id]:
-            result = await self.platform.mongo.transaction(work)
+        result = await self.groups.transaction(tenant_id, work)
         self.platform.outbox.kick()
         if revokes:
             await self.tell()
