@@ -13,11 +13,14 @@ from services.auth.codes import code_hash, is_code, new_code
 from services.auth.commands import flows
 from services.auth.commands.auth import Auth
 from services.auth.commands.flows import Started
+from services.auth.commands.sign_in import failed_for
 from services.auth.domain.flows import Flow, FlowKind
 from services.auth.domain.identifiers import Identifier
 from services.auth.domain.messages import Channel
 from services.auth.store import flows as stored
 
+# Who guesses at these is after an account.
+_SIGNS_IN = (FlowKind.LOGIN_CODE, FlowKind.PASSWORD_RESET)
 RESENDABLE = (FlowKind.REGISTRATION, FlowKind.VERIFICATION, FlowKind.PASSWORD_RESET, FlowKind.LOGIN_CODE)
 
 
@@ -47,9 +50,12 @@ async def start(
     user_id: str = "",
     data: Mapping[str, Any] | None = None,
     locale: str = "",
+    admitted: bool = False,
 ) -> Started:
-    """A flow, and its first code on the way. `RateLimited` if too much was sent there, or asked for from here."""
-    await auth.throttle.may_send(context.tenant_id, recipient, context.client.address)
+    """A flow, and its first code on the way. `RateLimited` if too much was sent there, or asked for from here, unless
+    the caller has seen to that."""
+    if not admitted:
+        await auth.throttle.may_send(context.tenant_id, recipient, context.client.address)
     token, code, lives_s = flows.new_token(), new_code(), auth.config(context.tenant_id).code_s
     known = {
         "recipient": [recipient.kind, recipient.value, recipient.limit_key],
@@ -96,6 +102,8 @@ async def attempt(auth: Auth, context: Context, kind: FlowKind, token: str, code
     """The flow, if that is its code, and one try the poorer in any case."""
     flow = await flows.attempt(auth, context, kind, token)
     if not is_code(token, code, flow.data["code"]):
+        if kind in _SIGNS_IN:
+            await failed_for(auth, context, flow.user_id, kind.value, "wrong code")
         raise wrong_code()
     return flow
 

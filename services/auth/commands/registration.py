@@ -38,6 +38,8 @@ async def register(auth: Auth, context: Context, new: Registration) -> Started:
     Who has an account already is told so, in the message.
     """
     await auth.rules.check(new.password, personal=[new.recipient.value, new.username.value if new.username else ""])
+    # First of all, for hashing is work that whoever asks too often is not worth.
+    await auth.throttle.may_send(context.tenant_id, new.recipient, context.client.address)
     encoded = await auth.hasher.hash(new.password)
     there = await users.by_identifier(auth.database, None, context.tenant_id, new.recipient)
     return await codes.start(
@@ -52,6 +54,7 @@ async def register(auth: Auth, context: Context, new: Registration) -> Started:
             "name": new.name,
         },
         locale=new.locale,
+        admitted=True,
     )
 
 

@@ -17,7 +17,7 @@ from services.auth.store import sessions as stored, users
 from services.auth.store.sessions import RefreshToken
 
 # Beyond the longest life of an access token, by what clocks may differ.
-_REVOKED_FOR = timedelta(minutes=12)
+REVOKED_FOR = timedelta(minutes=12)
 _SEED_BYTES = 32
 _TOKEN_CHARS = 128
 
@@ -126,8 +126,21 @@ async def end_sessions(
             auth, session, context, "session.revoked", user_id=user_id, actor=actor, tenant_id=tenant_id, event=told,
             resource=it.id, reason=reason.value,
         )  # fmt: skip
-    await auth.platform.revocations.add(session, [RevokedSession(it.id, now + _REVOKED_FOR) for it in ending])
+    await auth.platform.revocations.add(session, [RevokedSession(it.id, now + REVOKED_FOR) for it in ending])
     return [it.id for it in ending]
+
+
+async def make_room(auth: Auth, context: Context, session: Transaction, user: User) -> None:
+    """For one session more: of as many as there may be, the one that was used the longest ago ends.
+
+    Else whoever opens thousands would still have some after all were ended.
+    """
+    now, most = auth.platform.clock.now(), auth.config(user.tenant_id).sessions_most
+    found = await stored.alive(auth.database, session, user.tenant_id, user.id, now)
+    for crowded in sorted(found, key=lambda it: it.last_used_at)[: max(0, len(found) - most + 1)]:
+        await end_sessions(
+            auth, context, session, user.tenant_id, user.id, only=crowded.id, reason=EndReason.CROWDED, actor=user.id
+        )
 
 
 def _refused() -> Refusal:

@@ -118,6 +118,7 @@ async def open_session(
         place=auth.places.of(context.client.address),
     )
     refresh = new_refresh_token()
+    await sessions.make_room(auth, context, session, user)
     await stored.insert(auth.database, session, opened)
     await stored.insert_token(auth.database, session, RefreshToken(flow_key(refresh), opened.id, opened.expires_at))
     told = LoginSucceeded(
@@ -170,7 +171,11 @@ async def notify(auth: Auth, session: Transaction, user: User, what: str) -> Non
 
 async def failed(auth: Auth, context: Context, user: User | None, method: str, reason: str) -> None:
     """As much is written for an account that does not exist as for one that does."""
-    user_id = user.id if user else ""
+    await failed_for(auth, context, user.id if user else "", method, reason)
+
+
+async def failed_for(auth: Auth, context: Context, user_id: str, method: str, reason: str) -> None:
+    """`user_id` "": nobody's."""
     told = LoginFailed(user_id=user_id, method=method, reason=reason)
 
     async def work(session: Transaction) -> None:

@@ -25,8 +25,9 @@ class SignedIn:
 
 
 def issue(auth: Auth, user: User, session: Session, refresh_token: str, device_token: str = "") -> SignedIn:
-    """A session's tokens for the next minutes."""
-    now, lives = auth.platform.clock.now(), timedelta(seconds=auth.config(user.tenant_id).access_token_s)
+    """A session's tokens for the next minutes, none of which outlives it."""
+    now = auth.platform.clock.now()
+    lives = min(timedelta(seconds=auth.config(user.tenant_id).access_token_s), session.expires_at - now)
     token = access_token(auth.keys, auth.settings, user, session, now, lives)
     return SignedIn(user, session.id, token, int(lives.total_seconds()), refresh_token, device_token)
 

@@ -18,6 +18,7 @@ class EndReason(StrEnum):
     SUSPENDED = "suspended"
     DELETED = "deleted"
     OPERATOR = "revoked by an operator"
+    CROWDED = "too many sessions"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,5 @@
 """Auth over HTTP that is not GraphQL."""
 
-from services.auth.routes import keys, messages, oauth
+from services.auth.routes import keys, oauth
 
-ROUTERS = (keys.router, oauth.router, messages.router)
+ROUTERS = (keys.router, oauth.router)
