@@ -208,6 +208,7 @@ async def _running(
         "JWKS_URL": f"http://127.0.0.1:{port}/.well-known/jwks.json",
         "HASH_WORKERS": str(workers),
         "LOG_LEVEL": "WARNING",
+        "REQUEST_TIMEOUT_S": "60",  # on a machine that is busy with something else, too
     }
     server = replace(stack.server("auth", environment, port=port), log=scratch / "auth.log")
     await asyncio.to_thread(server.start)
