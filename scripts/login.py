@@ -1,6 +1,6 @@
 """Signs somebody in on the running stack and prints the access token; so does `make token`.
 
-    USER=alice [PASSWORD=…] [TENANT=demo] python -m scripts.login
+USER=alice [PASSWORD=…] [TENANT=demo] python -m scripts.login
 """
 
 import os

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 import httpx
+from pymongo.errors import DuplicateKeyError
 
 from libs.core.clock import SystemClock
 from libs.core.errors import CoreError, Refusal
@@ -20,8 +21,6 @@ from libs.core.events import Outbox
 from libs.core.mongo import Mongo, Session
 from libs.core.redis import Redis
 from libs.core.tenants import Currency, Tenant, Tenants
-from pymongo.errors import DuplicateKeyError
-
 from scripts import stack
 from scripts.login import login
 from scripts.process import Failure

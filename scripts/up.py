@@ -77,6 +77,7 @@ def _servers() -> tuple[list[Server], dict[str, str]]:
         "TOKEN_ISSUER": stack.AUTH_URL,
         "PUBLIC_URL": stack.AUTH_URL,
         "DEFAULT_TENANT": stack.DEMO_TENANT,
+        "PLATFORM_TENANT": stack.DEMO_TENANT,
     }
     servers = []
     for variable, server_on, port, name in (
