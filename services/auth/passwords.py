@@ -34,8 +34,8 @@ MEMORY_KIB = 19_456
 ITERATIONS = 2
 # At some 25 ms each and core, what is at the end of a full queue has waited for seconds.
 WAITING_MAX = 200
-# Of 19. How late the event loop was in 1 of 100 turns while 100 passwords waited, two cores, others busy on them too: 11
-# ms at 0, 7 at 5, 5 at 10, with no fewer hashes. Beyond 5 whoever else wants the machine takes it from logins.
+# Of 19. How late the event loop was in 1 of 100 turns while 100 passwords waited, on two cores that others used too: 11
+# ms at 0, 7 at 5, 5 at 10, with no fewer hashes. The higher, the more others on the machine take from logins.
 NICENESS = 5
 
 _COMPUTED = Counter("auth_password_hashes", "Password hashes computed, to store one and to verify one")
