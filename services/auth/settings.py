@@ -92,6 +92,8 @@ class AuthConfig(ConfigModel, name="auth"):
     # Whose passkeys are, and which sites may ask for them; empty: the tenant's hosts say. See `domain/passkeys.py`.
     passkey_rp_id: Annotated[str, Field(pattern=r"^([a-z0-9-]+(\.[a-z0-9-]+)*)?$")] = ""
     passkey_origins: tuple[Annotated[str, Field(pattern=r"^https?://[a-z0-9.-]+(:[0-9]+)?$")], ...] = ()
+    # How many logins by passkey an address may begin: a browser may begin one for each time that it shows the form.
+    passkey_logins_per_h: Annotated[int, Field(ge=1, le=100_000)] = 600
     # The page that a link in a message leads to; its fragment holds the flow and the code. Empty: codes without a link.
     link_url: str = ""
 

@@ -110,6 +110,13 @@ class Throttle:
         if refused := await self._limiter.refused(take):
             raise RateLimited("too many sign-ins were begun: try again later", retry_after_s=refused.retry_after_s)
 
+    async def may_begin_passkey_login(self, tenant_id: str, address: str) -> None:
+        """Counts a login that somebody begins who has not said who they are: each is a flow, too."""
+        most = self._config.get(AuthConfig, tenant_id).passkey_logins_per_h
+        take = Take(f"passkeys:{tenant_id}:{network(address)}", Rates((Rate(most, 3600.0),)))
+        if refused := await self._limiter.refused(take):
+            raise RateLimited("too many sign-ins were begun: try again later", retry_after_s=refused.retry_after_s)
+
     async def _begin(self, tenant_id: str, takes: dict[str, Take]) -> Attempt:
         refused = await self._limiter.refused(*takes.values())
         if refused:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from libs.core.errors import InvalidInput
+from libs.core.errors import InvalidInput, RateLimited
 from services.auth.commands import passkeys
 from services.auth.commands.devices import Device
 from services.auth.commands.factors import factors_of
@@ -406,6 +406,15 @@ class TestSigningIn:
         assert await sign_in(house, device)
         assert await refusal(sign_in(house, device, credential=copied)) == "PASSKEY_REFUSED"
         assert await sign_in(house, device)
+
+    async def test_beginning_without_end(self, new_house: Any) -> None:
+        """Each is a document: one address gets to make so many."""
+        house = await new_house(passkey_logins_per_h=3)
+        for _ in range(3):
+            await passkeys.start_login(house.auth, house.context())
+        with pytest.raises(RateLimited):
+            await passkeys.start_login(house.auth, house.context())
+        assert await passkeys.start_login(house.auth, house.context(address="198.51.100.7"))
 
     async def test_somebody_who_is_suspended(self, house: House) -> None:
         ann, device = await house.user(), Authenticator()

@@ -1,12 +1,14 @@
 """An authenticator app: its codes, and setting it up and taking it away."""
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pyotp
 import pytest
 
+from libs.core.crypto import SecretBox
 from libs.core.errors import Misconfigured, Refusal, Unauthenticated
 from services.auth.commands import passkeys, totp
 from services.auth.commands.factors import factors_of
@@ -264,3 +266,23 @@ class TestRemove:
         await with_app(here, ann)
         await asyncio.gather(totp.remove_totp(here.auth, here.context(ann, level=2)), with_passkey(there, ann, level=2))
         assert (await now(here, ann)).second_factors == ("passkey",)
+
+
+class TestKeys:
+    async def test_a_new_one(self, house: House) -> None:
+        """AUTH_KEY is changed: `new,old`, and after a while `new`."""
+        app = await with_app(house, await house.user())
+        both = replace(house.auth, box=SecretBox("a newer key,a key of tests", purpose="auth secrets"))
+        assert await totp.seal_anew(both) == 1
+        assert await totp.seal_anew(both) == 0
+        house.auth = replace(house.auth, box=SecretBox("a newer key", purpose="auth secrets"))
+        assert await show(house, await challenged(house), Proof(totp=app.code))
+
+    async def test_one_that_is_lost(self, house: House) -> None:
+        """Said, and not taken for a wrong code; and a job that meets it does not go round for ever."""
+        app = await with_app(house, await house.user())
+        house.auth = replace(house.auth, box=SecretBox("a newer key", purpose="auth secrets"))
+        with pytest.raises(Misconfigured):
+            await show(house, await challenged(house), Proof(totp=app.code))
+        with pytest.raises(Misconfigured):
+            await totp.seal_anew(house.auth)

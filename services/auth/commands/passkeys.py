@@ -126,6 +126,7 @@ async def remove_passkey(auth: Auth, context: Context, passkey_id: str) -> None:
 
 async def start_login(auth: Auth, context: Context) -> Ceremony:
     """Without a name: whoever has a passkey for this site on the device chooses it there."""
+    await auth.throttle.may_begin_passkey_login(context.tenant_id, context.client.address)
     token, flow = await flows.begin(auth, context, FlowKind.PASSKEY_LOGIN)
     party = await _party(auth, context.tenant_id)
     return Ceremony(token, login_options(party, challenge=challenge_of(token), verify_user=True), flow.expires_at)

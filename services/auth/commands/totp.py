@@ -15,6 +15,8 @@ from services.auth.domain.totp import Totp, accepted_step, new_totp_secret, prov
 from services.auth.domain.users import User
 from services.auth.store import factors as stored
 
+_SEALED_AT_ONCE = 100
+
 
 @dataclass(frozen=True, slots=True)
 class TotpSetup:
@@ -44,11 +46,13 @@ async def confirm_totp(auth: Auth, context: Context, flow_token: str, code: str)
     """The app is a second factor from now on. The answer is recovery codes, if the user had none."""
     flow = await factors.attempt_own(auth, context, FlowKind.TOTP_SETUP, flow_token)
     now = auth.platform.clock.now()
-    secret = auth.box.open(flow.data["sealed"], owner=sealed_for(flow.tenant_id, flow.user_id))
+    owner = sealed_for(flow.tenant_id, flow.user_id)
+    secret = auth.box.open(flow.data["sealed"], owner=owner)
     step = accepted_step(secret, code, now, last_step=0)
     if step is None:
         raise wrong_code()
-    confirmed = Totp(flow.tenant_id, flow.user_id, flow.data["sealed"], step, now)
+    sealed = auth.box.seal(secret, owner=owner)
+    confirmed = Totp(flow.tenant_id, flow.user_id, sealed, auth.box.key_id, step, now)
 
     async def work(session: Session, user: User) -> list[str]:
         await flows.finish(auth, session, flow)
@@ -68,6 +72,18 @@ async def remove_totp(auth: Auth, context: Context) -> None:
         await factors.changed(auth, context, session, user, "totp.disabled")
 
     await factors.change(auth, context, work)
+
+
+async def seal_anew(auth: Auth) -> int:
+    """Those that are sealed with an older key, so that it can be given up: how many there were. A job calls it."""
+    total = 0
+    while found := await stored.sealed_otherwise(auth.database, auth.box.key_id, _SEALED_AT_ONCE):
+        for totp in found:
+            owner = sealed_for(totp.tenant_id, totp.user_id)
+            sealed = auth.box.seal(auth.box.open(totp.sealed, owner=owner), owner=owner)
+            await stored.seal_anew(auth.database, totp, sealed, auth.box.key_id)
+        total += len(found)
+    return total
 
 
 def account_of(user: User) -> str:

@@ -23,6 +23,7 @@ class Totp:
     tenant_id: str
     user_id: str
     sealed: bytes
+    sealed_with: str  # the id of the key
     last_step: int
     confirmed_at: datetime
 

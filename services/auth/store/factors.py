@@ -23,6 +23,7 @@ async def put_totp(database: Database, session: Session, totp: Totp) -> None:
         "tenant_id": totp.tenant_id,
         "user_id": totp.user_id,
         "sealed": totp.sealed,
+        "sealed_with": totp.sealed_with,
         "last_step": totp.last_step,
         "confirmed_at": totp.confirmed_at,
     }
@@ -42,6 +43,19 @@ async def take_step(database: Database, session: Session, totp: Totp, step: int)
 async def remove_totp(database: Database, session: Session, tenant_id: str, user_id: str) -> bool:
     removed = await database["totp"].delete_one({"_id": user_key(tenant_id, user_id)}, session=session)
     return bool(removed.deleted_count)
+
+
+async def sealed_otherwise(database: Database, key_id: str, limit: int) -> list[Totp]:
+    """Of all tenants: those that are sealed with another key."""
+    rows = database["totp"].find({"sealed_with": {"$ne": key_id}}).limit(limit)
+    return [_totp_from(row) async for row in rows]
+
+
+async def seal_anew(database: Database, totp: Totp, sealed: bytes, key_id: str) -> None:
+    """Unless it was replaced meanwhile."""
+    await database["totp"].update_one(
+        {"_id": totp.key, "sealed": totp.sealed}, {"$set": {"sealed": sealed, "sealed_with": key_id}}
+    )
 
 
 async def recovery_codes(
@@ -78,7 +92,14 @@ async def remove_recovery_codes(database: Database, session: Session, tenant_id:
 
 
 def _totp_from(row: Mapping[str, Any]) -> Totp:
-    return Totp(row["tenant_id"], row["user_id"], row["sealed"], row["last_step"], row["confirmed_at"])
+    return Totp(
+        tenant_id=row["tenant_id"],
+        user_id=row["user_id"],
+        sealed=row["sealed"],
+        sealed_with=row["sealed_with"],
+        last_step=row["last_step"],
+        confirmed_at=row["confirmed_at"],
+    )
 
 
 def _recovery_codes_from(row: Mapping[str, Any]) -> RecoveryCodes:
