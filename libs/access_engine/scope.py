@@ -81,6 +81,11 @@ class Scope:
         """Whether it depends on more than where an object is: on the time, on conditions, on scopes."""
         return not self._plain
 
+    @property
+    def simple(self) -> bool:
+        """One reach, without exceptions."""
+        return self._plain and bool(self.reach) and not self.ids and not self.denied_reach and not self.denied_ids
+
     def possible(self, subject: Subject, now: datetime | None = None) -> bool:
         """Whether there may be an object that `subject` is permitted: not, if none of the rules is in force for it."""
         return not self.nothing if self._plain else self.predicate(subject, now) != NOTHING

@@ -80,7 +80,7 @@ _OPERATOR = (
 _SERVICE = (*_SYSTEM, "bet:create", "bet:settle")
 # Of one's own account. An operator's is no wider: whoever manages another's factors can log in as them.
 _ACCOUNT = (
-    *("user:read", "user:update", "session:read", "session:revoke"),
+    *("user:read", "user:update", "session:read", "session:revoke", "session:step_up"),
     *("factor:manage", "identity:manage"),
 )
 _SUPPORT = (
@@ -182,9 +182,13 @@ class Scope:
         `attributes` says in which field each is that conditions may ask for: the same ones as `permits` is given.
         Everything is under `$and`, so that a filter merged with it, `{**filter, **scope.query()}`, can only narrow it.
         """
-        predicate = self.rule.predicate(self._subject, self.clock.now() if self.rule.bounded else None)
+        rule, in_tenant = self.rule, {tenant: self.caller.tenant_id}
+        if rule.simple and self.caller.tenant_id and (rule.reach >= Reach.TENANT or (owner and self.caller.subject)):
+            # What nearly every list is, without the algebra: 1 µs rather than 10.
+            return {"$and": [in_tenant] if rule.reach >= Reach.TENANT else [in_tenant, {owner: self.caller.subject}]}
+        predicate = rule.predicate(self._subject, self.clock.now() if rule.bounded else None)
         fields = {**(attributes or {}), "id": id, **({"owner_id": owner} if owner else {})}
-        return {"$and": [{tenant: self.caller.tenant_id}, *within_tenant(predicate, self.caller.tenant_id, fields)]}
+        return {"$and": [in_tenant, *within_tenant(predicate, self.caller.tenant_id, fields)]}
 
 
 def subject_of(caller: Caller) -> Subject:
@@ -317,8 +321,8 @@ class Access:
         `InvalidInput` for what is no rule; a `Refusal` with the code `GRANT_TOO_WIDE` if the author does not hold it
         all. With a `session` it is part of that transaction, and `changed()` must be awaited after its commit.
         """
-        bounds = {"brand": brand_id, "from": since, "until": until, "level": level, "if": condition}
-        data = {"permission": permission, **{key: value for key, value in bounds.items() if value}}
+        bounds = {"brand": brand_id or None, "from": since, "until": until, "level": level, "if": condition}
+        data = {"permission": permission, **{key: value for key, value in bounds.items() if value is not None}}
         parse_id(subject_id, "subjectId")
         rule = _rule(data, Effect(effect))
         if until is not None and until <= max(filter(None, (self._clock.now(), since))):
@@ -346,6 +350,9 @@ class Access:
         return await self._write(
             lambda session: self._grants.end(session, found, revoker=revoker.user_id, reason=_reason(reason)), session
         )
+
+    async def load_grant(self, tenant_id: str, grant_id: str, session: Session | None = None) -> StoredGrant | None:
+        return await self._grants.load(tenant_id, parse_id(grant_id, "grantId"), session)
 
     async def grants_of(self, tenant_id: str, subject_id: str, *, ended: bool = False) -> list[StoredGrant]:
         """A subject's, the oldest first; those that are over too, if `ended`."""

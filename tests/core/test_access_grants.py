@@ -138,6 +138,7 @@ class TestGrant:
             ({"reason": "x" * 501}, "reason"),
             ({"condition": {"object.x": {"$gt": 1}}}, "condition"),
             ({"condition": {"all": []}}, "condition"),
+            ({"condition": {}}, "condition"),
             ({"level": 10}, "permission"),
             ({"level": 2, "effect": "deny"}, "permission"),
             ({"until": FrozenClock().now()}, "until"),
