@@ -6,17 +6,25 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from libs.core.clock import SystemClock
 from libs.core.errors import Misconfigured
-from libs.core.events import OUTBOX_INDEXES, Event, Outbox
+from libs.core.events import OUTBOX_INDEXES, SUBSCRIBER_INDEXES, Event, Outbox, Relay
 from libs.core.migrations import migrate
 from libs.core.mongo import Mongo, Session
+from libs.core.redis import Redis
+from libs.core.testing import eventually
+from services.auth import subscribers
 from services.auth.messages import Messages
+from services.auth.settings import AuthSettings
 from services.auth.store.messages import DEVELOPMENT_INDEXES, keep, latest
+from tests.auth.conftest import House
 
 KEY, NEWER = "the-key-of-the-message-tests-0001", "the-key-of-the-message-tests-0002"
 ANNA = "anna@example.com"
+SECRET = SecretStr("a secret that is long enough for it")
+PRODUCTION = AuthSettings(mode="production", auth_key=SECRET, message_key=SECRET, cursor_secret=SECRET)
 CODE: dict[str, Any] = {"code": "482913", "link": "https://example.com/#code=482913", "locale": "pt"}
 
 
@@ -104,6 +112,24 @@ class TestOpened:
         moved = replace(event, **{**change, "data": {**event.data, **change.get("data", {})}})
         with pytest.raises(Misconfigured, match="sealed for another owner"):
             messages.opened(moved)
+
+
+class TestSubscriber:
+    async def test_in_development_they_are_kept(self, house: House, mongo: Mongo, redis: Redis) -> None:
+        """By way of outbox, relay and Redis, as everybody's messages go."""
+        platform = replace(house.auth.platform, mongo=mongo, redis=redis, outbox=Outbox(mongo.db))
+        await migrate(mongo.db, (*OUTBOX_INDEXES, *SUBSCRIBER_INDEXES, *DEVELOPMENT_INDEXES))
+        auth = replace(house.auth, platform=platform, messages=made(mongo))
+        (subscriber,) = subscribers.of_auth(platform, auth)
+        async with Relay(mongo, redis, platform.outbox, source="auth"), subscriber:
+            await queue(mongo, auth.messages)
+            platform.outbox.kick()
+            (message,) = await eventually(lambda: latest(mongo.db, "demo", ANNA, 9))
+        assert (message.template, message.params) == ("login_code", CODE)
+
+    async def test_in_production_nobody_here_opens_them(self, house: House) -> None:
+        platform = replace(house.auth.platform, settings=PRODUCTION)
+        assert list(subscribers.of_auth(platform, house.auth)) == []
 
 
 class TestKept:
