@@ -120,8 +120,24 @@ class TestHeader:
 
     @pytest.mark.parametrize(
         "kid",
-        ["../../../../dev/null", "/proc/sys/kernel/osrelease", "' OR '1'='1", "x' UNION SELECT 'key' --", "*", "a\x00b"]
-        + [{"$ne": ""}, {"$gt": ""}, ["a"], 0, True, None, "", "k" * 129, "k" * 6_000, "http://127.0.0.1:1/key"],
+        [
+            "../../../../dev/null",
+            "/proc/sys/kernel/osrelease",
+            "' OR '1'='1",
+            "x' UNION SELECT 'key' --",
+            "*",
+            "a\x00b",
+            {"$ne": ""},
+            {"$gt": ""},
+            ["a"],
+            0,
+            True,
+            None,
+            "",
+            "k" * 129,
+            "k" * 6_000,
+            "http://127.0.0.1:1/key",
+        ],
         ids=lambda kid: repr(kid)[:24],
     )
     async def test_kid_that_is_no_name_of_a_key(self, scene: Scene, ann: Person, kid: Any) -> None:
