@@ -114,3 +114,45 @@ class MessageRequested(EventData, type="message.requested", version=1):
     template: str
     expires_at: datetime
     sealed: str
+
+
+class ServiceAccountCreated(EventData, type="service_account.created", version=1):
+    account_id: str
+    roles: list[str]
+
+
+class ApiKeyCreated(EventData, type="api_key.created", version=1):
+    """`scopes` narrow what its account may do."""
+
+    key_id: str
+    account_id: str
+    scopes: list[str]
+    expires_at: datetime
+
+
+class ApiKeyRevoked(EventData, type="api_key.revoked", version=1):
+    key_id: str
+    account_id: str
+    reason: str
+
+
+class SigningKeyWithdrawn(EventData, type="signing_key.withdrawn", version=1):
+    """Somebody else may have had it: nothing that it signed is good any more."""
+
+    kid: str
+    reason: str
+
+
+class SecurityLogHead(EventData, type="security_log.head", version=1):
+    """Where a tenant's security log ended, verified. Whoever keeps it can tell later whether the log up to there is
+    still the same: `verifySecurityLog` takes it."""
+
+    sequence: int
+    hash: str
+
+
+class SecurityLogDiverged(EventData, type="security_log.diverged", version=1):
+    """The log is not what was written, from that row on. `problem` as in `libs/core/audit.py`."""
+
+    sequence: int
+    problem: str

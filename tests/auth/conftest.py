@@ -220,7 +220,7 @@ async def _platform(
         cache=await stack.enter_async_context(Cache(redis)),
         config=await stack.enter_async_context(Config(mongo, redis, [AuthConfig], clock=clock)),
         tenants=await stack.enter_async_context(tenants),
-        access=await stack.enter_async_context(Access(mongo.core, redis, clock)),
+        access=await stack.enter_async_context(Access(mongo.core, redis, clock, platform_tenant="demo")),
         identity=identity,
         revocations=revocations,
         outbox=outbox,

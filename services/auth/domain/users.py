@@ -40,6 +40,8 @@ class User:
     must_reset: bool = False
     # The kinds that are enabled: "totp", "passkey".
     second_factors: tuple[str, ...] = ()
+    # Older tokens are refused: what they say of roles may not be so any more.
+    tokens_from: datetime | None = None
     version: int = 1
 
     @property

@@ -1,5 +1,5 @@
 """Auth over HTTP that is not GraphQL."""
 
-from services.auth.routes import keys, oauth
+from services.auth.routes import keys, oauth, security_log
 
-ROUTERS = (keys.router, oauth.router)
+ROUTERS = (keys.router, oauth.router, security_log.router)

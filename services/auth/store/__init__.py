@@ -9,9 +9,12 @@ signing_keys    {_id: kid, …}             private parts sealed
 totp            {_id: tenant:user, …}     an authenticator app: its secret, sealed, and the last step taken
 recovery_codes  {_id: tenant:user, …}     the hashes of those that are left
 passkeys        {_id: SHA-256 of the credential's id, …}
+api_keys        {_id: key id, …}          a service account's, by the hash of its secret
+log_heads       {_id: log}                where a tenant's security log was when that was last published
 devices         {_id: SHA-256, …}         where somebody signed in: one for each user of it, by the hash of its token
 """
 
+from libs.core.audit import COLLECTION as AUDIT_LOG
 from libs.core.migrations import Index
 
 SESSIONS_KEPT_S = 90 * 24 * 3600
@@ -22,7 +25,8 @@ def _unique(field: str) -> Index:
 
 
 INDEXES = (
-    Index("users", (("tenant_id", 1), ("created_at", -1), ("_id", -1))),
+    Index("users", (("tenant_id", 1), ("listed_under", 1), ("created_at", -1), ("_id", -1))),
+    Index("users", (("tenant_id", 1), ("name_key", 1), ("_id", 1)), partial={"name_key": {"$gt": ""}}),
     _unique("email"),
     _unique("phone"),
     _unique("username"),
@@ -38,4 +42,12 @@ INDEXES = (
     Index("passkeys", (("tenant_id", 1), ("user_id", 1), ("created_at", 1))),
     Index("devices", (("tenant_id", 1), ("user_id", 1), ("last_seen_at", -1), ("_id", -1))),
     Index("devices", (("expires_at", 1),), ttl_s=0),
+    Index("api_keys", (("tenant_id", 1), ("_id", -1))),
+    Index("api_keys", (("tenant_id", 1), ("account_id", 1), ("_id", -1))),
+    Index("log_heads"),
+    # Of the security log: all of it, and by who did it, whom it was about, and what it was.
+    Index(AUDIT_LOG, (("log", 1), ("at", -1), ("sequence", -1))),
+    Index(AUDIT_LOG, (("log", 1), ("actor", 1), ("at", -1), ("sequence", -1))),
+    Index(AUDIT_LOG, (("log", 1), ("on_behalf_of", 1), ("at", -1), ("sequence", -1))),
+    Index(AUDIT_LOG, (("log", 1), ("action", 1), ("at", -1), ("sequence", -1))),
 )

@@ -31,6 +31,10 @@ async def remove(database: Database, session: Session, tenant_id: str, user_id: 
     return bool(removed.deleted_count)
 
 
+async def remove_all(database: Database, session: Session, tenant_id: str, user_id: str) -> None:
+    await database["devices"].delete_many({"tenant_id": tenant_id, "user_id": user_id}, session=session)
+
+
 async def distrust_all(database: Database, session: Session, tenant_id: str, user_id: str) -> int:
     """They stay known: who signs in on one is slowed down less. How many were trusted."""
     changed = await database["devices"].update_many(

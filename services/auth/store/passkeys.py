@@ -57,6 +57,10 @@ async def remove(database: Database, session: Session, passkey: Passkey) -> None
     await database["passkeys"].delete_one({"_id": passkey.id, "tenant_id": passkey.tenant_id}, session=session)
 
 
+async def remove_all(database: Database, session: Session, tenant_id: str, user_id: str) -> None:
+    await database["passkeys"].delete_many({"tenant_id": tenant_id, "user_id": user_id}, session=session)
+
+
 def _passkey_from(row: Mapping[str, Any]) -> Passkey:
     values = {field.name: row[field.name] for field in fields(Passkey) if field.name != "id"}
     return Passkey(**(values | {"id": row["_id"], "transports": tuple(row["transports"])}))

@@ -7,8 +7,14 @@ from typing import Any
 
 from libs.core.errors import Refusal
 from libs.core.mongo import Database, Document, Session
+from libs.core.pagination import Page, PageArgs, Paginator
 from services.auth.domain.identifiers import Identifier
+from services.auth.domain.user_lists import SearchBy, UserFilter, list_keys, name_key
 from services.auth.domain.users import User, UserStatus, user_key
+
+# The last character that there is: strings are compared by their bytes.
+_BEYOND = "\U0010ffff"
+_DATES = ("created_at", "password_changed_at", "tokens_from")
 
 
 async def load(database: Database, session: Session | None, tenant_id: str, user_id: str) -> User | None:
@@ -29,6 +35,40 @@ async def by_identifier(
     return user_from(row) if row else None
 
 
+async def page_of(
+    database: Database,
+    paginator: Paginator,
+    tenant_id: str,
+    wanted: UserFilter,
+    args: PageArgs,
+    *,
+    within: Document | None = None,
+) -> Page[User]:
+    """Those of one list, the newest first. `within`: whom the caller may see at all."""
+    where: Document = {"tenant_id": tenant_id, "listed_under": wanted.key}
+    if created := {op: at for op, at in (("$gte", wanted.since), ("$lt", wanted.until)) if at is not None}:
+        where["created_at"] = created
+    order = [("created_at", -1), ("_id", -1)]
+    return (await paginator.page(database["users"], where, args, order=order, also=within)).map(user_from)
+
+
+async def search(
+    database: Database,
+    paginator: Paginator,
+    tenant_id: str,
+    by: SearchBy,
+    prefix: str,
+    args: PageArgs,
+    *,
+    within: Document | None = None,
+) -> Page[User]:
+    """Those of whom one thing begins so, in its order. What is searched for is a value, never a pattern."""
+    field = "name_key" if by is SearchBy.NAME else by.value
+    where: Document = {"tenant_id": tenant_id, field: {"$gte": prefix, "$lt": prefix + _BEYOND}}
+    order = [(field, 1), ("_id", 1)] if by is SearchBy.NAME else [(field, 1)]
+    return (await paginator.page(database["users"], where, args, order=order, also=within)).map(user_from)
+
+
 async def insert(database: Database, session: Session, user: User) -> None:
     """DuplicateKeyError if what they sign in by is another's: in a transaction, that ends it."""
     await database["users"].insert_one(user_row(user), session=session)
@@ -45,8 +85,8 @@ async def save(database: Database, session: Session, before: User, after: User) 
 
 def user_row(user: User) -> Document:
     row = asdict(user)
-    return {"_id": user.key} | row | {"status": user.status.value, "roles": [*user.roles],
-                                      "second_factors": [*user.second_factors]}  # fmt: skip
+    lists = {"status": user.status.value, "roles": [*user.roles], "second_factors": [*user.second_factors]}
+    return {"_id": user.key} | row | lists | {"listed_under": list_keys(user), "name_key": name_key(user.name)}
 
 
 def user_from(row: Mapping[str, Any]) -> User:
@@ -64,5 +104,5 @@ def to_cache(user: User) -> dict[str, Any]:
 
 
 def from_cache(row: Mapping[str, Any]) -> User:
-    dates = {name: datetime.fromisoformat(row[name]) for name in ("created_at", "password_changed_at") if row[name]}
+    dates = {name: datetime.fromisoformat(row[name]) for name in _DATES if row[name]}
     return user_from({**row, **dates})
