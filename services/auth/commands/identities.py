@@ -96,6 +96,7 @@ async def _unlink(auth: Auth, context: Context, session: Session, user_id: str, 
     if not signs_in_without(user, len(own) - 1):
         raise Refusal("LAST_WAY_IN", "this is the only way that you can sign in", rule="identity.last")
     # Two that are unlinked at once, or with a passkey that is removed, would each count on the other: one has to lose.
+    # The log's one chain sees to that as well, but need not stay one.
     await users.save(auth.database, session, user, user)
     await identities.delete(auth.database, session, identity)
     told = IdentityUnlinked(user_id=user.id, issuer=identity.issuer)
