@@ -49,12 +49,12 @@ class Policy:
     for each, so that a grant ends when it ends.
     """
 
-    __slots__ = ("_by_action", "_held", "_lineage", "_narrowed", "_roles", "_scope")
+    __slots__ = ("_by_action", "_held", "_narrowed", "_roles", "_scope")
 
     def __init__(self, roles: Iterable[Role], grants: Iterable[Grant] = ()) -> None:
         """Raises `UnknownRole`, `RoleCycle`, or `PolicyError` for two roles of one name."""
         self._roles = _by_name(roles)
-        self._lineage = _lineages(self._roles)
+        _check_inheritance(self._roles)
         self._by_action = lru_cache(maxsize=_ROLE_SETS)(self._group_by_action)
         self._scope = lru_cache(maxsize=_SCOPES)(self._find_scope)
         self._narrowed = lru_cache(maxsize=_SCOPES)(self._find_narrowed)
@@ -63,8 +63,8 @@ class Policy:
     def granting(self, changed: Mapping[Holder, Iterable[Grant]]) -> Self:
         """The same policy, where each holder in `changed` has those grants and no others. It compiles nothing anew."""
         other = object.__new__(type(self))
-        other._roles, other._lineage = self._roles, self._lineage
-        other._by_action, other._scope, other._narrowed = self._by_action, self._scope, self._narrowed
+        other._roles, other._by_action = self._roles, self._by_action
+        other._scope, other._narrowed = self._scope, self._narrowed
         gone = {holder for holder in changed if holder in self._held}
         held = (
             {holder: grants for holder, grants in self._held.items() if holder not in gone} if gone else {**self._held}
@@ -79,7 +79,13 @@ class Policy:
 
     def lineage(self, roles: Iterable[str]) -> frozenset[str]:
         """`roles` and all that they inherit from, as far as the policy knows them."""
-        return frozenset().union(*(self._lineage.get(role, ()) for role in roles))
+        found = {role for role in roles if role in self._roles}
+        waiting = list(found)
+        while waiting:
+            parents = set(self._roles[waiting.pop()].inherits) - found
+            found |= parents
+            waiting += parents
+        return frozenset(found)
 
     def grants_of(self, tenant_id: str, subject_id: str) -> tuple[Grant, ...]:
         held = self._held.get((tenant_id, subject_id))
@@ -194,17 +200,12 @@ def _by_holder(grants: Iterable[Grant]) -> dict[Holder, _Held]:
     return {holder: _Held(grants) for holder, grants in by_holder.items()}
 
 
-def _lineages(roles: Mapping[str, Role]) -> Mapping[str, frozenset[str]]:
-    """For each role, itself and every role that it inherits from, however far."""
+def _check_inheritance(roles: Mapping[str, Role]) -> None:
     for role in roles.values():
         for parent in role.inherits:
             if parent not in roles:
                 raise UnknownRole(role.name, parent)
     try:
-        parents_first = list(TopologicalSorter({role.name: role.inherits for role in roles.values()}).static_order())
+        TopologicalSorter({role.name: role.inherits for role in roles.values()}).prepare()
     except CycleError as error:
         raise RoleCycle(error.args[1][::-1]) from None
-    lineages: dict[str, frozenset[str]] = {}
-    for name in parents_first:
-        lineages[name] = frozenset([name]).union(*(lineages[parent] for parent in roles[name].inherits))
-    return lineages

@@ -119,6 +119,8 @@ _SYSTEM_CLOCK = SystemClock()
 # The highest level that a caller can prove, see `Caller.level`.
 _MAX_LEVEL = 2
 _MAX_REASON = 500
+# A policy is compiled while requests wait, and one document of MongoDB's holds it.
+_MAX_ROLES, _MAX_RULES = 500, 10_000
 _UNKNOWN = datetime.min.replace(tzinfo=UTC)
 # All grants, so that those which are over do not stay in memory.
 _READ_AGAIN_EVERY = timedelta(hours=6)
@@ -468,6 +470,8 @@ class Access:
             )
 
     def _policy_of(self, roles: Sequence[Role]) -> Policy:
+        if len(roles) > _MAX_ROLES or sum(len(role.rules) for role in roles) > _MAX_RULES:
+            raise InvalidInput(f"a policy has at most {_MAX_ROLES} roles and {_MAX_RULES} rules", field="roles")
         try:
             return _compiled([_StoredRole.of(role) for role in roles])
         except ValueError as error:

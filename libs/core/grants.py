@@ -14,6 +14,7 @@ from pymongo import ReturnDocument
 
 from libs.access_engine import Effect, Grant, Rule
 from libs.core.clock import Clock
+from libs.core.errors import Refusal
 from libs.core.ids import new_id
 from libs.core.migrations import Index
 from libs.core.mongo import Database, Document, Session
@@ -21,6 +22,8 @@ from libs.core.pagination import Page, PageArgs, Paginator
 
 COLLECTION, REVISIONS = "grants", "grant_revisions"
 KEEP_ENDED = timedelta(days=90)
+# In force or to come: more for one subject would be a role's work, and slow to compile.
+MAX_OF_A_SUBJECT = 200
 INDEXES = (
     Index(COLLECTION, (("tenant_id", 1), ("subject_id", 1), ("_id", 1))),
     Index(COLLECTION, (("tenant_id", 1), ("_id", 1))),
@@ -107,7 +110,11 @@ class Grants:
     async def insert(
         self, session: Session, tenant_id: str, subject_id: str, rule: Rule, *, author: str, reason: str
     ) -> StoredGrant:
+        """`Refusal` with the code `TOO_MANY_GRANTS` at `MAX_OF_A_SUBJECT`."""
         revision = await self._next_revision(session)
+        theirs = self._where(tenant_id, subject_id, ended=False)
+        if await self._grants.count_documents(theirs, session=session) >= MAX_OF_A_SUBJECT:
+            raise Refusal("TOO_MANY_GRANTS", "that is what a role is for", rule="grant.count", most=MAX_OF_A_SUBJECT)
         now = self._clock.now()
         grant = StoredGrant(new_id(), tenant_id, subject_id, rule, author, reason, now, revision)
         await self._grants.insert_one(_row(grant), session=session)

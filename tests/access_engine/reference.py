@@ -68,7 +68,7 @@ def truth(data: Mapping[str, Any], subject: Subject, obj: Object) -> bool | None
     if op in ("eq", "ne", "in"):
         among = any(same(value, each) for each in (operand if op == "in" else [operand]))
         return among is (op != "ne")
-    if isinstance(value, str) != isinstance(operand, str) or isinstance(value, bool) or isinstance(operand, bool):
+    if any(isinstance(value, kind) != isinstance(operand, kind) for kind in (str, bool)):
         return None
     less, equal = bool(value < operand), bool(value == operand)
     return {"lt": less, "le": less or equal, "gt": not less and not equal, "ge": not less}[op]

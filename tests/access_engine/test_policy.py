@@ -126,8 +126,8 @@ class TestInheritance:
             Policy([Role.of("a"), Role.of("a")])
 
     def test_chain_of_thousands(self) -> None:
-        chain = [Role.of(f"r{n}", inherits=[f"r{n + 1}"]) for n in range(2_000)]
-        policy = Policy([*chain, Role.of("r2000", allow=["wallet:read:own"])])
+        chain = [Role.of(f"r{n}", inherits=[f"r{n + 1}"]) for n in range(20_000)]
+        policy = Policy([*chain, Role.of("r20000", allow=["wallet:read:own"])])
         assert permitted(policy, anna("r0")) == ["w1"]
 
 

@@ -14,7 +14,7 @@ PAGES = re.findall(r"^#### `([A-Z_]+)`", (ROOT / "docs/reference/errors.md").rea
 def _refused_by_services() -> Iterator[str]:
     """The code of every `Refusal("CODE", …)` that is written out in a service, or in what it mounts of the library."""
     folders = [*(ROOT / "services").rglob("*.py"), *(ROOT / "libs/core/webhooks").rglob("*.py")]
-    for file in [*folders, ROOT / "libs/core/access.py", ROOT / "libs/core/stepup.py"]:
+    for file in [*folders, *(ROOT / "libs/core" / f"{name}.py" for name in ("access", "grants", "stepup"))]:
         for node in ast.walk(ast.parse(file.read_text())):
             match node:
                 case ast.Call(func=ast.Name(id="Refusal"), args=[ast.Constant(value=str(code)), *_]):

@@ -170,6 +170,17 @@ class TestGrant:
         await access.changed()
         assert access.allows(BEN, "wallet:read")
 
+    async def test_more_than_a_role_would_hold(
+        self, access: Access, mongo: Mongo, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("libs.core.grants.MAX_OF_A_SUBJECT", 2)
+        grants = [await access.grant(ROOT, "ben", f"wallet:read:w{n}", reason="test") for n in range(2)]
+        with pytest.raises(Refusal) as caught:
+            await access.grant(ROOT, "ben", "wallet:read:w2", reason="test")
+        assert code_of(caught) == "TOO_MANY_GRANTS"
+        await access.revoke_grant(ROOT, grants[0].id, reason="test")
+        await access.grant(ROOT, "ben", "wallet:read:w2", reason="test")
+
     async def test_many_at_once_are_all_heard_of(
         self, access: Access, mongo: Mongo, redis: Redis, clock: FrozenClock
     ) -> None:
