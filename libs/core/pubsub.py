@@ -107,6 +107,16 @@ async def follow(redis: Redis, channel: str, reload: Callable[[], Awaitable[obje
         await _reloaded(channel, reload)
 
 
+async def poll(channel: str, reload: Callable[[], Awaitable[object]], *, every_s: float) -> NoReturn:
+    """Beside `follow`, for what must not come late: `follow` has to find out first that a Redis hangs, which is some
+
+    seconds without a `reload`. This asks nobody.
+    """
+    while True:
+        await asyncio.sleep(every_s * random.uniform(0.8, 1.2))
+        await _reloaded(channel, reload)
+
+
 async def _reload_in_time(
     channel: str, changes: Subscription, reload: Callable[[], Awaitable[object]], poll_s: float
 ) -> NoReturn:

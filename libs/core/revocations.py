@@ -9,7 +9,7 @@ its `Identity` the tokens, its GraphQL endpoint the streams that are open.
     async with revocations: ...                                        # everywhere
 
 They live in `core_service.revocations` for as long as a token could, so a process that starts, or that heard nothing
-because Redis was away, finds them by reading: about every second.
+because Redis was away or hangs, finds them by reading: twice a second.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from libs.core.errors import Unavailable
 from libs.core.ids import new_id
 from libs.core.migrations import Index
 from libs.core.mongo import Database, Document, Session
-from libs.core.pubsub import follow, tell
+from libs.core.pubsub import follow, poll, tell
 from libs.core.redis import Redis
 from libs.core.tasks import ended
 
@@ -34,6 +34,7 @@ INDEXES = (Index(COLLECTION, (("at", 1),)), Index(COLLECTION, (("until", 1),), t
 # Clocks differ by some seconds, and a transaction may commit some after it was begun: so much is read again each time.
 _OVERLAP = timedelta(seconds=45)
 _STALE_S = 30.0
+_NEVER_S = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ class Revocations:
         on_key: Callable[[str], None],
         poll_s: float = 0.5,
     ) -> None:
-        """`database` is `core_service`. Untold, a revocation is found within about a second."""
+        """`database` is `core_service`. Untold, a revocation is found within `poll_s` and a fifth of it."""
         self._revocations = database[COLLECTION]
         self._redis = redis
         self._channel = redis.key("revocations")
@@ -97,11 +98,14 @@ class Revocations:
     async def __aenter__(self) -> Self:
         """Fails if MongoDB does: a process that knows of none would let all of them in."""
         await self.reload()
-        self._following = asyncio.create_task(follow(self._redis, self._channel, self.reload, poll_s=self._poll_s))
+        self._tasks = [
+            asyncio.create_task(follow(self._redis, self._channel, self.reload, poll_s=_NEVER_S)),
+            asyncio.create_task(poll(self._channel, self.reload, every_s=self._poll_s)),
+        ]
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await ended(self._following)
+        await ended(*self._tasks)
 
     async def add(self, session: Session, revoked: Iterable[Revoked]) -> None:
         """In the caller's transaction. `tell` afterwards."""

@@ -1,5 +1,7 @@
 """What one process revokes, all others refuse: told or not, and whoever was not there reads it later."""
 
+import os
+import signal
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
@@ -13,6 +15,7 @@ from libs.core.mongo import Mongo
 from libs.core.redis import Redis
 from libs.core.revocations import INDEXES, Revocations, RevokedKey, RevokedSession, RevokedTokens
 from libs.core.testing import eventually
+from scripts.process import Server
 
 
 class Process:
@@ -74,6 +77,18 @@ class TestRevocations:
         async with there.revocations:
             await revoke(mongo, here, RevokedSession("s1", soon()), told=False)
             assert await eventually(lambda: there.sessions, within_s=4)
+
+    async def test_while_redis_hangs_it_is_found(self, mongo: Mongo, own_redis: Server) -> None:
+        await migrate(mongo.core, INDEXES)
+        redis = Redis.connect(own_redis.url)
+        there = Process(mongo, redis)
+        async with there.revocations:
+            os.kill(own_redis.pid, signal.SIGSTOP)
+            for n in range(8):  # however far its subscription is with finding out
+                await revoke(mongo, there, RevokedSession(f"s{n}", soon()), told=False)
+                await eventually(lambda n=n: f"s{n}" in there.sessions, within_s=1.5)  # type: ignore[misc]
+            os.kill(own_redis.pid, signal.SIGCONT)
+        await redis.close()
 
     async def test_a_process_that_starts_knows_what_was_revoked_before(
         self, mongo: Mongo, process: Callable[..., Process]

@@ -148,12 +148,9 @@ class Listening:
     events: httpx.Response
 
     async def closed(self) -> tuple[int | None, str]:
-        """Once both have been closed: the socket's code, and the last words of the events."""
-        _, said = await asyncio.gather(self.socket.wait_closed(), self._last_words())
-        return self.socket.close_code, said
-
-    async def _last_words(self) -> str:
-        return "".join([text async for text in self.events.aiter_text()])
+        """Once both have been closed: why, as the socket says."""
+        await asyncio.gather(self.socket.wait_closed(), self.events.aread())
+        return self.socket.close_code, self.socket.close_reason or ""
 
 
 @contextmanager
