@@ -12,12 +12,15 @@ from strawberry.scalars import JSON
 from libs.core.access import Public, Requires
 from libs.core.context import Context
 from libs.core.graphql import Problem
-from services.auth.commands import factors, recovery_codes, second_factor, totp
+from libs.core.ids import parse_id
+from services.auth.commands import factors, lost_factors, recovery_codes, second_factor, totp
 from services.auth.commands.second_factor import Proof
 from services.auth.domain.passkeys import Passkey as PasskeyOfUser
 from services.auth.domain.recovery_codes import RecoveryCodes as RecoveryCodesOfUser
+from services.auth.schema.administration import UserReasonInput
 from services.auth.schema.common import auth_of, or_problem
 from services.auth.schema.sign_in import DeviceInput, SignInResult, device_of, sign_in_result
+from services.auth.schema.users import User, UserResult
 
 MANAGE = "factor:manage"
 
@@ -169,6 +172,16 @@ class FactorMutations:
     async def regenerate_recovery_codes(self, info: Info[Context]) -> RecoveryCodesResult:
         codes = await or_problem(recovery_codes.regenerate_recovery_codes(auth_of(info), info.context))
         return codes if isinstance(codes, Problem) else NewRecoveryCodes(codes=codes)
+
+    @strawberry.mutation(
+        description="Another user's, all of them, for somebody who has lost theirs and showed you who they are. They "
+        "are signed out, and have to reset their password. Needs a fresh login.",
+        extensions=[Requires(MANAGE)],
+    )
+    async def remove_second_factors(self, info: Info[Context], input: UserReasonInput) -> UserResult:  # noqa: A002
+        user_id = parse_id(input.user_id, "input.userId")
+        removed = await or_problem(lost_factors.remove_all(auth_of(info), info.context, user_id, input.reason))
+        return removed if isinstance(removed, Problem) else User.of(removed)
 
     @strawberry.mutation(
         description="What a login or a reset was waiting for: SecondFactorRequired has the flow's id. Five tries.",

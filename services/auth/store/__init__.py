@@ -37,7 +37,7 @@ INDEXES = (
     Index("identities", (("tenant_id", 1), ("user_id", 1), ("linked_at", 1))),
     Index("flows", (("expires_at", 1),), ttl_s=3600),
     Index("signing_keys", (("number", 1),), unique=True),
-    Index("totp"),
+    Index("totp", (("sealed_with", 1),)),
     Index("recovery_codes"),
     Index("passkeys", (("tenant_id", 1), ("user_id", 1), ("created_at", 1))),
     Index("devices", (("tenant_id", 1), ("user_id", 1), ("last_seen_at", -1), ("_id", -1))),
