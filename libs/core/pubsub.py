@@ -28,6 +28,7 @@ from libs.core.redis import AWAY, Redis
 # A connection that died without a word is noticed after two of these: one without a message, one without a pong.
 HEARTBEAT_S = 1.0
 _SUBSCRIBE_WITHIN_S = 2.0
+_TELL_WITHIN_S = 1.0
 _RECONNECT_S = 1.0
 
 _FAILURES = Counter("follow_failures", "Reloads that failed, and subscriptions that broke", ("channel",))
@@ -82,9 +83,14 @@ async def subscribed(redis: Redis, *channels: str) -> AsyncIterator[Subscription
 
 
 async def tell(redis: Redis, channel: str) -> None:
-    """Has everyone who follows `channel` reload. It does not fail: with Redis away they find out when they poll."""
+    """Has everyone who follows `channel` reload. It does not fail, nor take long: without Redis they find out when they
+
+    poll. Whoever tells has done what is told of, and somebody waits for their answer: a Redis that hangs would keep
+    them for thirty seconds.
+    """
     try:
-        await redis.client.publish(channel, b"")
+        async with asyncio.timeout(_TELL_WITHIN_S):
+            await redis.client.publish(channel, b"")
     except AWAY as error:
         log.warning("a change reaches other processes by their poll", channel=channel, error=repr(error))
 

@@ -1,4 +1,6 @@
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -8,6 +10,7 @@ from libs.core import pubsub
 from libs.core.pubsub import follow, tell
 from libs.core.redis import Redis
 from libs.core.testing import eventually
+from scripts.process import Server
 
 
 class Reloads:
@@ -44,6 +47,15 @@ class TestFollow:
     async def test_told(self, redis: Redis, reloads: Reloads) -> None:
         await tell(redis, redis.key("changes"))
         await eventually(lambda: reloads.times == 2)
+
+    async def test_telling_takes_no_time_while_redis_hangs(self, own_redis: Server) -> None:
+        redis = Redis.connect(own_redis.url)
+        await redis.ping()
+        os.kill(own_redis.pid, signal.SIGSTOP)
+        async with asyncio.timeout(2):
+            await tell(redis, "changes")
+        os.kill(own_redis.pid, signal.SIGCONT)
+        await redis.close()
 
     async def test_silence_costs_no_reload(self, redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(pubsub, "HEARTBEAT_S", 0.01)
