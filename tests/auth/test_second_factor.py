@@ -16,7 +16,7 @@ from services.auth.domain.flows import FlowKind
 from services.auth.domain.identifiers import parse_email, parse_identifier
 from services.auth.domain.users import UserStatus
 from tests.auth.authenticator import Authenticator
-from tests.auth.conftest import House
+from tests.auth.conftest import PASSWORD, House
 from tests.auth.factors import challenged, context_of, log_in, now, refusal, show, with_app, with_passkey
 
 NEW_PASSWORD = "quite other words"
@@ -164,6 +164,16 @@ class TestOtherPeoplesFlows:
         row = {"status": UserStatus.SUSPENDED.value}
         await house.auth.database["users"].update_one({"_id": ann.key}, {"$set": row})
         assert await refusal(show(house, challenge, Proof(totp=app.code))) == "FLOW_OVER"
+        assert await house.auth.database["sessions"].count_documents({}) == 0
+
+    async def test_the_password_was_changed_before_it_was_met(self, house: House) -> None:
+        """Who knew the old one may have waited for a code to come by."""
+        ann = await house.user()
+        app = await with_app(house, ann)
+        challenge = await challenged(house)
+        house.clock.advance(seconds=1)
+        await passwords.change(house.auth, house.context(ann, level=2), PASSWORD, NEW_PASSWORD)
+        assert await refusal(show(house, challenge, Proof(totp=app.code), trust=True)) == "FLOW_OVER"
         assert await house.auth.database["sessions"].count_documents({}) == 0
 
     async def test_too_late(self, house: House) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pyotp
 import pytest
+from hypothesis import given, strategies as st
 
 from libs.core.crypto import SecretBox
 from libs.core.errors import Misconfigured, Refusal, Unauthenticated
@@ -19,6 +20,7 @@ from services.auth.commands.sign_in import Challenge
 from services.auth.commands.tokens import SignedIn
 from services.auth.domain.totp import STEP_S, accepted_step, new_totp_secret, provisioning_uri, step_of
 from services.auth.domain.users import UserStatus
+from tests.auth.authenticator import Authenticator
 from tests.auth.conftest import House
 from tests.auth.factors import App, challenged, log_in, now, refusal, show, with_app, with_passkey
 
@@ -77,6 +79,22 @@ class TestAcceptedStep:
         shown = {code_at(NOW + timedelta(seconds=STEP_S * n)) for n in (-1, 0, 1)}
         code = code_at(NOW, other)
         assert code in shown or accepted_step(SECRET, code, NOW, last_step=0) is None
+
+
+class TestSteps:
+    @given(st.lists(st.tuples(st.integers(0, 90), st.integers(-2, 2)), max_size=30))
+    def test_only_ever_forwards(self, moves: list[tuple[int, int]]) -> None:
+        """Whatever codes are shown, whenever: each step is taken once, none after a later one, none from afar."""
+        at, taken = NOW, [0]
+        for seconds, steps_off in moves:
+            at += timedelta(seconds=seconds)
+            shown = code_at(at + timedelta(seconds=STEP_S * steps_off))
+            step = accepted_step(SECRET, shown, at, last_step=taken[-1])
+            if step is not None:
+                assert step > taken[-1]
+                assert abs(step - step_of(at)) <= 1
+                assert accepted_step(SECRET, shown, at, last_step=step) is None
+                taken.append(step)
 
 
 class TestProvisioning:
@@ -187,6 +205,21 @@ class TestSetup:
         await house.auth.database["totp"].update_one({"user_id": ann.id}, {"$set": {"sealed": row["sealed"]}})
         with pytest.raises(Misconfigured):
             await show(house, await challenged(house), Proof(totp=mallory.code))
+
+    async def test_begun_with_one_factor_and_confirmed_when_there_are_two(self, house: House) -> None:
+        """A stolen session begins, its owner adds a passkey: the thief's app comes too late."""
+        ann = await house.user()
+        thief = house.context(ann, session_id="stolen")
+        setup = await totp.start_totp(house.auth, thief)
+        passkey = await passkeys.start_registration(house.auth, thief)
+        await with_passkey(house, ann)
+        code = App(house, setup.secret).code
+        asked = totp.confirm_totp(house.auth, thief, setup.flow_token, code)
+        assert await refusal(asked) == "REAUTHENTICATION_REQUIRED"
+        answer = Authenticator().create(passkey.options)
+        added = passkeys.finish_registration(house.auth, thief, passkey.flow_token, answer, "mine")
+        assert await refusal(added) == "REAUTHENTICATION_REQUIRED"
+        assert (await now(house, ann)).second_factors == ("passkey",)
 
     async def test_another_app_takes_its_place(self, house: House) -> None:
         ann = await house.user()

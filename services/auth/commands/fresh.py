@@ -21,17 +21,31 @@ async def demand_fresh(auth: Auth, context: Context, level: Literal[1, 2] = 1) -
         raise Unauthenticated("the token's user is not active")
     if level == 2 and not user.second_factors:
         raise Refusal("SECOND_FACTOR_MISSING", "set up a second factor first", rule="authentication.level")
-    needed = 2 if user.second_factors else 1
     lately = timedelta(seconds=auth.config(context.tenant_id).step_up_s)
     proven_at = caller.authenticated_at
     # A key's bearer is nobody who could be asked.
-    is_fresh = proven_at is not None and auth.platform.clock.now() - proven_at <= lately and caller.scopes is None
-    if not is_fresh or caller.level < needed:
-        raise Refusal(
-            "REAUTHENTICATION_REQUIRED",
-            "show again that it is you",
-            rule="authentication.fresh" if caller.level >= needed else "authentication.level",
-            level=needed,
-            maxAgeSeconds=int(lately.total_seconds()),
-        )
+    if proven_at is None or auth.platform.clock.now() - proven_at > lately or caller.scopes is not None:
+        raise _not_fresh("authentication.fresh", user, lately)
+    demand_level(auth, context, user)
     return user
+
+
+def demand_level(auth: Auth, context: Context, user: User) -> None:
+    """That the caller, who is `user`, has shown two factors if they have two: also if they had one a moment ago."""
+    if context.caller.level < _needed(user):
+        lately = timedelta(seconds=auth.config(context.tenant_id).step_up_s)
+        raise _not_fresh("authentication.level", user, lately)
+
+
+def _needed(user: User) -> int:
+    return 2 if user.second_factors else 1
+
+
+def _not_fresh(rule: str, user: User, lately: timedelta) -> Refusal:
+    return Refusal(
+        "REAUTHENTICATION_REQUIRED",
+        "show again that it is you",
+        rule=rule,
+        level=_needed(user),
+        maxAgeSeconds=int(lately.total_seconds()),
+    )

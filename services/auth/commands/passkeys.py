@@ -11,7 +11,7 @@ from libs.core.mongo import Session
 from services.auth.commands import factors, flows
 from services.auth.commands.auth import Auth, record
 from services.auth.commands.devices import Device
-from services.auth.commands.fresh import demand_fresh
+from services.auth.commands.fresh import demand_fresh, demand_level
 from services.auth.commands.sign_in import Challenge, failed, sign_in
 from services.auth.commands.tokens import SignedIn
 from services.auth.commands.totp import account_of
@@ -79,6 +79,7 @@ async def finish_registration(
     passkey = _passkey(made, flow.tenant_id, flow.user_id, _name(name), auth.platform.clock.now())
 
     async def work(session: Session, user: User) -> Registered:
+        demand_level(auth, context, user)
         await flows.finish(auth, session, flow)
         _refuse_too_many(await stored.of_user(auth.database, session, user.tenant_id, user.id))
         await stored.insert(auth.database, session, passkey)

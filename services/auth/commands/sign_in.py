@@ -76,6 +76,8 @@ async def second_factor_shown(
     password = flow.data["password"]
     if user is None or _standing_refusal(user, resets=bool(password)):
         raise flows.over()
+    if user.password_changed_at and user.password_changed_at > flow.created_at:
+        raise flows.over()  # whoever knew the one before has waited with it
     return await open_session(
         auth, context, session, user, (*flow.data["methods"], *methods), device=device, trust=trust, password=password
     )

@@ -9,7 +9,7 @@ from libs.core.mongo import Session
 from services.auth.commands import factors, flows
 from services.auth.commands.auth import Auth
 from services.auth.commands.codes import wrong_code
-from services.auth.commands.fresh import demand_fresh
+from services.auth.commands.fresh import demand_fresh, demand_level
 from services.auth.domain.flows import FlowKind
 from services.auth.domain.totp import Totp, accepted_step, new_totp_secret, provisioning_uri, sealed_for
 from services.auth.domain.users import User
@@ -55,6 +55,7 @@ async def confirm_totp(auth: Auth, context: Context, flow_token: str, code: str)
     confirmed = Totp(flow.tenant_id, flow.user_id, sealed, auth.box.key_id, step, now)
 
     async def work(session: Session, user: User) -> list[str]:
+        demand_level(auth, context, user)
         await flows.finish(auth, session, flow)
         await stored.put_totp(auth.database, session, confirmed)
         replaced = factors.TOTP in user.second_factors
