@@ -7,7 +7,7 @@ RUN := .venv/bin/python
 # Ends with make, even if make is killed: see scripts/leash.py.
 TIED := exec $(RUN) -I -S scripts/leash.py $$PPID $(RUN)
 
-.PHONY: help up down dev seed token messages health dead-letters configure provider-secret verify export import test soak check format bench migrate lock env env-npm
+.PHONY: help up down dev seed token messages health dead-letters configure admin provider-secret verify export import test soak check format bench migrate lock env env-npm
 .DEFAULT_GOAL := help
 
 help: ## Show this
@@ -39,6 +39,9 @@ dead-letters: env ## Show events that could not be handled; REPLAY=id or SKIP=id
 
 configure: env ## Show a service's configuration, or change it: make configure NAME=auth [TENANT=demo REASON=… < values.json]
 	@$(RUN) -m scripts.configure
+
+admin: env ## Make somebody an administrator of a tenant: make admin EMAIL=anna@example.com [TENANT=acme]
+	@$(RUN) -m scripts.create_admin
 
 provider-secret: env ## Seal the secret of an identity provider's client: make provider-secret PRESET=google CLIENT_ID=… (see docs/howto)
 	@$(RUN) -m scripts.provider_secret
