@@ -26,6 +26,7 @@ class TestRemoveAll:
 
         assert await factors_of(house.auth, "demo", ann.id) == Factors(None, [], None)
         assert (await now(house, ann)).second_factors == ()
+        await house.auth.platform.revocations.reload()
         assert before.session_id in house.revoked
         assert await refusal(log_in(house)) == "PASSWORD_RESET_REQUIRED"
 

@@ -250,6 +250,7 @@ class TestPasswordReset:
         assert isinstance(challenge, Challenge)
         after = await show(house, challenge, Proof(totp=app.code))
         assert (await context_of(house, after)).caller.level == 2
+        await house.auth.platform.revocations.reload()
         assert before.session_id in house.revoked
         assert await refusal(log_in(house)) == "INVALID_CREDENTIALS"
         identifier = parse_identifier("ann", "input.identifier")
