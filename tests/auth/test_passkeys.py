@@ -499,6 +499,14 @@ class TestManaging:
         assert (await now(house, ann)).second_factors == ()
         assert len(await house.events("mfa.disabled")) == 1
 
+    async def test_the_last_way_in_is_kept(self, house: House) -> None:
+        ann = await house.user(email="", password="")
+        first, second = await with_passkey(house, ann), await with_passkey(house, ann, level=2)
+        context = house.context(ann, level=2)
+        await passkeys.remove_passkey(house.auth, context, first.id)
+        assert await refusal(passkeys.remove_passkey(house.auth, context, second.id)) == "LAST_WAY_IN"
+        assert (await now(house, ann)).second_factors == ("passkey",)
+
 
 async def suspend(house: House, user: User) -> None:
     row = {"status": UserStatus.SUSPENDED.value}

@@ -16,6 +16,7 @@ from services.auth.commands.sign_in import Challenge, failed, sign_in
 from services.auth.commands.tokens import SignedIn
 from services.auth.commands.totp import account_of
 from services.auth.domain.flows import FlowKind
+from services.auth.domain.identities import signs_in_without
 from services.auth.domain.passkeys import (
     MAX_NAME,
     MAX_PASSKEYS,
@@ -32,7 +33,7 @@ from services.auth.domain.passkeys import (
     registration_options,
 )
 from services.auth.domain.users import User
-from services.auth.store import passkeys as stored, users
+from services.auth.store import identities, passkeys as stored, users
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,10 +120,18 @@ async def remove_passkey(auth: Auth, context: Context, passkey_id: str) -> None:
     async def work(session: Session, user: User) -> None:
         passkey = await _own(auth, context, session, passkey_id)
         await stored.remove(auth.database, session, passkey)
+        await _refuse_last_way_in(auth, session, user)
         details = {"name": passkey.name}
         await factors.changed(auth, context, session, user, "passkey.removed", resource=passkey.id, details=details)
 
     await factors.change(auth, context, work)
+
+
+async def _refuse_last_way_in(auth: Auth, session: Session, user: User) -> None:
+    left = await stored.of_user(auth.database, session, user.tenant_id, user.id)
+    others = len(left) + len(await identities.of_user(auth.database, session, user.tenant_id, user.id))
+    if not signs_in_without(replace(user, second_factors=()), others):
+        raise Refusal("LAST_WAY_IN", "this is the only way that you can sign in", rule="identity.last")
 
 
 async def start_login(auth: Auth, context: Context) -> Ceremony:

@@ -42,9 +42,10 @@ async def change(auth: Auth, context: Context, current: str, password: str) -> U
     """Everybody who is signed in elsewhere is signed out."""
     user = await demand_fresh(auth, context)
     await auth.rules.check(password, personal=personal(user))
-    await auth.throttle.admit_known(context.tenant_id, user.id)
+    attempt = await auth.throttle.admit_known(context.tenant_id, user.id)
     if user.password and not (await auth.hasher.verify(user.password, current)).ok:
         raise Refusal("INVALID_CREDENTIALS", "that is not the password", rule="login.credentials")
+    await auth.throttle.succeeded(attempt)
     encoded = await auth.hasher.hash(password)
     session_id = context.caller.session_id
 
