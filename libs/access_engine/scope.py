@@ -39,7 +39,7 @@ class Scope:
         object.__setattr__(self, "_denying", _ByTarget.of(self.deny_if))
 
     @classmethod
-    def of(cls, rules: Iterable[Rule]) -> Self:
+    def of(cls, rules: Iterable[Rule]) -> "Scope":
         """In its simplest form: what is wholly denied is not kept as allowed, so that `nothing` tells the truth.
 
         As the reaches are nested, the union of several is the widest of them.
@@ -50,21 +50,21 @@ class Scope:
         return cls._simplest(sides[Effect.ALLOW], sides[Effect.DENY])
 
     @classmethod
-    def _simplest(cls, allowed: "_Side", denied: "_Side") -> Self:
+    def _simplest(cls, allowed: "_Side", denied: "_Side") -> "Scope":
         if denied.reach is Reach.ALL:
-            return cls()
+            return _NOTHING
         reach = allowed.reach if allowed.reach > denied.reach else Reach.NOTHING
         ids = frozenset(allowed.ids - denied.ids)
         allow_if = [rule for rule in allowed.bounded if not denied.covers(rule) and not _covered(rule, reach, ids)]
         if reach is Reach.NOTHING and not ids and not allow_if:
-            return cls()
+            return _NOTHING
         deny_if = [rule for rule in denied.bounded if not denied.covers(rule)]
         return cls(reach, ids, denied.reach, frozenset(denied.ids), tuple(allow_if), tuple(deny_if))
 
     def narrowed(self, within: "Scope") -> "Scope":
         """What is in both."""
         if self.nothing or within.nothing:
-            return Scope()
+            return _NOTHING
         if within.reach is Reach.ALL and within == _EVERYTHING:
             return self
         return Scope(
@@ -202,4 +202,5 @@ class _ByTarget:
 
 
 _NO_RULES: Final = _ByTarget()
+_NOTHING: Final = Scope()
 _EVERYTHING: Final = Scope(Reach.ALL)

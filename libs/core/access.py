@@ -503,6 +503,7 @@ class Access:
             await self._reload_policy()
             await self._reload_grants()
             self._reloaded_at = asyncio.get_running_loop().time()
+        self.decisions.sum_up()  # what came last of a flood that is over
 
     async def _reload_policy(self) -> None:
         """One that is not valid is logged, once."""

@@ -156,7 +156,7 @@ def policy_of(roles: reference.Roles, grants: reference.Grants = ()) -> Policy:
 
 
 class TestAgainstTheReference:
-    @settings(max_examples=600, deadline=None)
+    @settings(max_examples=500, deadline=None)
     @given(
         reference.role_sets(),
         reference.grant_lists(),
