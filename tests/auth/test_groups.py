@@ -1,8 +1,10 @@
 """What waits in a tenant commits together, and one that fails fails alone."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from functools import partial
+from typing import Any
 
 import pytest
 from pymongo.errors import DuplicateKeyError
@@ -41,7 +43,12 @@ async def test_one_that_fails_fails_alone(mongo: Mongo, groups: Groups) -> None:
         await mongo.db.rows.insert_one({"_id": 99}, session=session)
         raise Refusal("NO", "no", rule="no")
 
-    works = [partial(insert, mongo, 1), refuse, partial(insert, mongo, 2), partial(insert, mongo, 1)]
+    works: list[Callable[[Session], Awaitable[Any]]] = [
+        partial(insert, mongo, 1),
+        refuse,
+        partial(insert, mongo, 2),
+        partial(insert, mongo, 1),
+    ]
     done = await asyncio.gather(*(groups.transaction("demo", work) for work in works), return_exceptions=True)
     assert [type(outcome) for outcome in done] == [int, Refusal, int, DuplicateKeyError]
     assert await rows(mongo) == [1, 2]

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,7 @@ async def started(house: House, recipient: Identifier = ANN, **more: str) -> Sta
     return await register(house.auth, house.context(), Registration(recipient, PASSWORD, username))
 
 
-async def verified(house: House, token: str, code: str, username: str = "", **context: str) -> SignedIn:
+async def verified(house: House, token: str, code: str, username: str = "", **context: Any) -> SignedIn:
     result = await verify_registration(
         house.auth, house.context(**context), token, code, username=username, device=Device()
     )
