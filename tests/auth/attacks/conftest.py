@@ -1,7 +1,7 @@
 """One live auth for all attacks, behind a proxy that it trusts, which each attacker seems to come through."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import httpx
 import pytest
@@ -59,9 +59,3 @@ async def ann(scene: Scene) -> Person:
 async def eve(scene: Scene) -> Person:
     """Who has an account, too."""
     return await scene.person()
-
-
-@pytest.fixture
-def stranger(scene: Scene) -> Callable[[], Awaitable[Person]]:
-    """Somebody of the other tenant."""
-    return lambda: scene.person("other")

@@ -1,4 +1,4 @@
-"""Passwords guessed: of one account, of many, from many addresses, by many requests in one; and the owner locked out."""
+"""Passwords guessed: of one account, of many, from many addresses, in one request; and the owner locked out."""
 
 import asyncio
 

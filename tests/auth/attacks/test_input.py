@@ -1,4 +1,4 @@
-"""What is written where something else is expected: operators, fields that are not there, megabytes, control characters."""
+"""What is written where something else is expected: operators, fields that are none, megabytes, control characters."""
 
 import asyncio
 import json
