@@ -260,7 +260,8 @@ class Access:
     def allows(self, caller: Caller, action: str, *, level: int = 0) -> bool:
         """Whether there may be anything at all that `caller` may do `action` with, having proven so many factors."""
         subject = subject_of(caller)
-        return caller.level >= level and self._reached(subject, action).possible(subject, self._clock.now())
+        reached = self._reached(subject, action)
+        return caller.level >= level and reached.possible(subject, self._clock.now() if reached.bounded else None)
 
     def permits(self, caller: Caller, action: str, obj: Object) -> bool:
         """Whether `caller` may do `action` with this object."""
@@ -585,7 +586,9 @@ def references(policy: Requires | Public) -> Callable[[Resolve], Resolve]:
         @wraps(resolve)
         async def guarded(cls: type, info: Info[Context], representations: Sequence[Any]) -> Any:
             context = info.context
-            if isinstance(policy, Requires) and not context.platform.access.allows(context.caller, policy.action):
+            access = context.platform.access
+            if isinstance(policy, Requires) and not access.allows(context.caller, policy.action, level=policy.level):
+                access.decisions.denied(context.caller, policy.action)
                 return [None] * len(representations)
             return await resolve(cls, info, representations)
 
