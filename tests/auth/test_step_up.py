@@ -1,5 +1,6 @@
 """Step-up: what has to be shown, what it is good for, and for how long."""
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 
@@ -236,6 +237,23 @@ class TestRefused:
         asked = await start(house, context)
         await complete(house, context, asked, password=PASSWORD)
         assert await refusal(complete(house, context, asked, password=PASSWORD)) == "FLOW_OVER"
+
+    async def test_of_several_at_once_with_one_code_one_wins(self, house: House, ann: User) -> None:
+        app = await with_app(house, ann)
+        context = await signed_in(house, app)
+        started = [await start(house, context, RENT) for _ in range(4)]
+        asked = [complete(house, context, one, **totp(app.code)) for one in (*started, started[0])]
+        outcomes = await asyncio.gather(*asked, return_exceptions=True)
+        assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Confirmed"] + ["Refusal"] * 4
+
+    async def test_twenty_guesses_at_once_are_five_tries(self, house: House, ann: User) -> None:
+        context = await signed_in(house)
+        asked = await start(house, context)
+        guesses = [complete(house, context, asked, password="a guess") for _ in range(20)]
+        outcomes = await asyncio.gather(*guesses, return_exceptions=True)
+        compared = [it for it in outcomes if isinstance(it, Refusal) and it.code == "INVALID_CREDENTIALS"]
+        assert len(compared) <= 5
+        assert all(isinstance(it, Refusal | RateLimited) for it in outcomes)
 
     async def test_somebody_elses_flow(self, house: House, ann: User) -> None:
         await house.user("eve")

@@ -1,5 +1,6 @@
 """A player's own money that goes away, above an amount: they show anew that it is them, for this payment alone."""
 
+import asyncio
 from dataclasses import dataclass
 
 from libs.core.context import Context
@@ -39,6 +40,8 @@ async def unproven(
         payee=payee,
     )
     try:
+        if new.step_up_token:
+            await asyncio.sleep(0)  # a list may have a thousand signatures to check: others come between
         await confirm(payment.platform.identity, new.step_up_token, context.caller, operation)
     except Refusal as refusal:
         return Unproven(refusal, operators=config.step_up_operators)

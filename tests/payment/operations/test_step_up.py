@@ -149,6 +149,11 @@ class TestOthers:
     ) -> None:
         ann = await player(1000)
         await configure(step_up_above={"EUR": 100}, step_up_operators=True)
+        leaving = written("withdraw", walletId=ann.wallet, amount=200)
+        asked = (await do(olga, "withdraw", **leaving))["details"]["operation"]
+        assert (asked["action"], asked["source"], "payee" in asked) == ("withdraw", ann.wallet, False)
+        done = await do(olga, "withdraw", **leaving, stepUpToken=confirm(olga, asked))
+        assert done["__typename"] == "Transfer"
         order = written("hold", walletId=ann.wallet, amount=200, purpose="WITHDRAWAL")
         asked = (await do(olga, "hold", **order))["details"]["operation"]
         assert asked["action"] == "hold"
