@@ -62,7 +62,7 @@ plain = reference.rules()
 
 
 class TestQuery:
-    @settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
     @given(
         allow=st.lists(st.one_of(conditional(), plain), max_size=3),
         deny=st.lists(st.one_of(conditional(), reference.rules(deny=True)), max_size=2),
