@@ -59,6 +59,9 @@ class AuthConfig(ConfigModel, name="auth"):
     refresh_grace_s: Annotated[float, Field(ge=0, le=60)] = 10.0
     signing_key_days: Annotated[float, Field(gt=0, le=366)] = 30.0
 
+    # What names your product or company: a password must not be made of it, nor of the tenant's name.
+    password_words: tuple[Annotated[str, Field(min_length=4, max_length=64)], ...] = ()
+
     # NIST SP 800-63B: a code that was sent is good for ten minutes at most.
     code_s: Annotated[int, Field(ge=60, le=600)] = 600
     resend_s: Annotated[int, Field(ge=1, le=600)] = 30

@@ -9,6 +9,7 @@ from services.auth.commands.codes import Letter
 from services.auth.commands.devices import Device
 from services.auth.commands.flows import Started
 from services.auth.commands.fresh import demand_fresh
+from services.auth.commands.password_rules import check_password
 from services.auth.commands.registration import amr_of
 from services.auth.commands.sign_in import Challenge, set_password, sign_in
 from services.auth.commands.tokens import SignedIn
@@ -29,10 +30,10 @@ async def reset(
     auth: Auth, context: Context, flow_token: str, code: str, password: str, *, device: Device
 ) -> SignedIn | Challenge:
     """Who has a second factor has to show it before the new password counts."""
-    await auth.rules.check(password, personal=[])
+    await check_password(auth, context.tenant_id, password)
     flow = await codes.attempt(auth, context, FlowKind.PASSWORD_RESET, flow_token, code)
     user = await of_flow(auth, flow)
-    await auth.rules.check(password, personal=personal(user))
+    await check_password(auth, user.tenant_id, password, *personal(user))
     encoded = await auth.hasher.hash(password)
     methods = (amr_of(codes.recipient_of(flow)),)
     return await sign_in(auth, context, user, methods, device=device, after=flow, password=encoded)
@@ -41,7 +42,7 @@ async def reset(
 async def change(auth: Auth, context: Context, current: str, password: str) -> User:
     """Everybody who is signed in elsewhere is signed out."""
     user = await demand_fresh(auth, context)
-    await auth.rules.check(password, personal=personal(user))
+    await check_password(auth, user.tenant_id, password, *personal(user))
     attempt = await auth.throttle.admit_known(context.tenant_id, user.id)
     if user.password and not (await auth.hasher.verify(user.password, current)).ok:
         raise Refusal("INVALID_CREDENTIALS", "that is not the password", rule="login.credentials")

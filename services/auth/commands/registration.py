@@ -14,6 +14,7 @@ from services.auth.commands.auth import Auth, record
 from services.auth.commands.codes import Letter
 from services.auth.commands.devices import Device
 from services.auth.commands.flows import Started
+from services.auth.commands.password_rules import check_password
 from services.auth.commands.sign_in import Challenge, open_session
 from services.auth.commands.tokens import SignedIn
 from services.auth.domain.flows import FlowKind
@@ -37,7 +38,8 @@ async def register(auth: Auth, context: Context, new: Registration) -> Started:
 
     Who has an account already is told so, in the message.
     """
-    await auth.rules.check(new.password, personal=[new.recipient.value, new.username.value if new.username else ""])
+    username = new.username.value if new.username else ""
+    await check_password(auth, context.tenant_id, new.password, new.recipient.value, username, new.name)
     # First of all, for hashing is work that whoever asks too often is not worth.
     await auth.throttle.may_send(context.tenant_id, new.recipient, context.client.address)
     encoded = await auth.hasher.hash(new.password)
@@ -50,7 +52,7 @@ async def register(auth: Auth, context: Context, new: Registration) -> Started:
         Letter("registration", "already_registered", good=there is None),
         data={
             "password": encoded,
-            "username": new.username.value if new.username else "",
+            "username": username,
             "name": new.name,
         },
         locale=new.locale,

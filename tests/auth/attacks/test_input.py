@@ -2,10 +2,13 @@
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
+from libs.core.errors import Refusal
+from services.auth.commands.password_rules import check_password
 from tests.auth.attacks.scene import (
     ADD_IDENTIFIER,
     LOGIN,
@@ -27,6 +30,7 @@ from tests.auth.attacks.scene import (
     Visitor,
     code_of,
 )
+from tests.auth.conftest import House
 
 OPERATORS: list[Any] = [
     {"$ne": ""},
@@ -164,6 +168,17 @@ class TestPasswords:
     async def test_that_are_too_long_or_short_to_choose(self, visitor: Visitor, password: str) -> None:
         given = {"email": f"new{visitor.address}@example.com", "password": password}
         assert await visitor.refused(REGISTER, input=given) == "WEAK_PASSWORD"
+
+    @pytest.mark.parametrize("password", ["demodemo2026", "Ann Anders 1", "annanders!!!"])
+    async def test_that_say_what_is_known(self, visitor: Visitor, password: str) -> None:
+        """The tenant's name, and the user's."""
+        given = {"email": f"new{visitor.address}@example.com", "password": password, "name": "Ann Anders"}
+        assert await visitor.refused(REGISTER, input=given) == "WEAK_PASSWORD"
+
+    async def test_that_say_what_the_house_is_called(self, new_house: Callable[..., Awaitable[House]]) -> None:
+        house = await new_house(password_words=["Golden Goose"])
+        with pytest.raises(Refusal, match="known of you, or of this service"):
+            await check_password(house.auth, "demo", "GoldenGoose1!")
 
     @pytest.mark.parametrize("password", ["\ud800" * 12, "a\x00b\x00c\x00d\x00e"], ids=["surrogates", "nulls"])
     async def test_of_odd_characters(self, visitor: Visitor, ann: Person, password: str) -> None:
