@@ -51,7 +51,7 @@ class TestTruth:
     def test_of(self, condition: dict[str, Any], truth: bool | None) -> None:
         assert parse_condition(condition).truth(ANNA, WALLET) is truth
 
-    @settings(max_examples=1_000, deadline=None)
+    @settings(max_examples=800, deadline=None)
     @given(reference.conditions, reference.subjects, reference.objects)
     def test_is_what_the_reference_says_and_so_are_the_predicates(
         self, data: dict[str, Any], subject: Subject, obj: Object

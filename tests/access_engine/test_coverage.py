@@ -101,7 +101,7 @@ class TestUncovered:
         wanted = [Rule.of("wallet:read:own"), Rule.of("wallet:close:own", Effect.DENY)]
         assert uncovered(policy, Subject("anna", "acme"), wanted, NOW) == wanted[1:]
 
-    @settings(max_examples=500, deadline=None)
+    @settings(max_examples=300, deadline=None)
     @given(
         reference.role_sets(),
         reference.subjects,
