@@ -14,29 +14,29 @@ from services.auth.domain.recovery_codes import COUNT, new_recovery_codes, recov
 from tests.auth.conftest import House
 from tests.auth.factors import challenged, context_of, refusal, show, with_app, with_passkey
 
-CODE = "01AB-CDEF-GHJK-MNPQ"
+CODE = "01AB-CDEF-GHJK-MNPQ-RSTV-WXYZ"
 
 
 class TestCodes:
-    def test_ten_of_eighty_bits(self) -> None:
+    def test_ten_of_120_bits(self) -> None:
         codes = new_recovery_codes()
         assert len(set(codes)) == COUNT == 10
-        assert all(len(code.replace("-", "")) == 16 for code in codes)  # 5 bits each
+        assert all(len(code.replace("-", "")) == 24 for code in codes)  # 5 bits each
 
     @pytest.mark.parametrize(
         ("typed", "why"),
         [
-            ("01abcdefghjkmnpq", "no dashes, lower case"),
-            (" 01AB CDEF GHJK MNPQ ", "blanks"),
-            ("O1AB-CDEF-GHJK-MNPQ", "the letter O for 0"),
-            ("0lab-cdef-ghjk-mnpq", "the letter l for 1"),
-            ("0IAB-CDEF-GHJK-MNPQ", "the letter I for 1"),
+            ("01abcdefghjkmnpqrstvwxyz", "no dashes, lower case"),
+            (" 01AB CDEF GHJK MNPQ RSTV WXYZ ", "blanks"),
+            ("O1AB-CDEF-GHJK-MNPQ-RSTV-WXYZ", "the letter O for 0"),
+            ("0lab-cdef-ghjk-mnpq-rstv-wxyz", "the letter l for 1"),
+            ("0IAB-CDEF-GHJK-MNPQ-RSTV-WXYZ", "the letter I for 1"),
         ],
     )
     def test_as_people_type_them(self, typed: str, why: str) -> None:
         assert recovery_code_hash("t", "u", typed) == recovery_code_hash("t", "u", CODE), why
 
-    @pytest.mark.parametrize("typed", ["", "01AB", CODE + "0", "U" * 16, "{'$ne': 1}", "0" * 10_000, "\0" * 16])
+    @pytest.mark.parametrize("typed", ["", "01AB", CODE + "0", "U" * 24, "{'$ne': 1}", "0" * 10_000, "\0" * 24])
     def test_what_is_no_code(self, typed: str) -> None:
         assert recovery_code_hash("t", "u", typed) is None
 
