@@ -22,6 +22,7 @@ from typing import Any, Self
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError
 
 from libs.core.clock import Clock
@@ -129,7 +130,10 @@ class SigningKeys:
         In the caller's transaction, which also has to revoke it everywhere; call `replace` after its commit.
         """
         row = await self._keys.find_one_and_update(
-            {"_id": kid, "withdrawn_at": None}, {"$set": {"withdrawn_at": self._clock.now()}}, session=session
+            {"_id": kid, "withdrawn_at": None},
+            {"$set": {"withdrawn_at": self._clock.now()}},
+            return_document=ReturnDocument.AFTER,
+            session=session,
         )
         if row is None:
             raise NotFound("there is no such key, or it was withdrawn before", kid=kid)

@@ -1,5 +1,6 @@
 """Users, administered: by whom, and what becomes of them."""
 
+import asyncio
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -73,6 +74,19 @@ class TestSuspend:
         for _ in range(2):
             await administration.suspend(house.auth, by, ann.id, "fraud")
         assert len(await house.rows("user.suspended")) == 1
+
+    async def test_ten_at_once_are_one(self, house: House, new_house: Any) -> None:
+        elsewhere = await new_house()
+        ann, by = await house.user(), await olga(house)
+        acts = [administration.suspend(at.auth, by, ann.id, "fraud") for at in (house, elsewhere) * 5]
+        assert {user.status for user in await asyncio.gather(*acts)} == {UserStatus.SUSPENDED}
+        assert len(await house.events("user.suspended")) == 1
+
+    async def test_not_by_one_who_was_an_operator_a_moment_ago(self, house: House) -> None:
+        ann, by = await house.user(), await olga(house)
+        await house.auth.database["users"].update_one({"id": "olga-id"}, {"$set": {"roles": ["player"]}})
+        with pytest.raises(Unauthenticated):
+            await administration.suspend(house.auth, by, ann.id, "fraud")
 
     async def test_and_resumed_they_are_in_again_at_once(self, house: House) -> None:
         ann, by = await house.user(), await olga(house)

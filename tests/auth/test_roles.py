@@ -1,5 +1,6 @@
 """Roles given and taken, policies published, single permissions granted: never more than their author holds."""
 
+import asyncio
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -121,6 +122,18 @@ class TestAssign:
         with pytest.raises(Refusal) as caught:
             await roles.assign(house.auth, house.context(deputy), "root-id", ["player"], "mutiny")
         assert caught.value.code == "USER_OUTRANKS_YOU"
+
+    async def test_two_who_demote_each_other_at_once(self, house: House, new_house: Any) -> None:
+        """One is first. The other's token is not refused yet, and good for nothing all the same."""
+        elsewhere = await new_house()
+        ann, ben = await admin(house, "ann"), await admin(house, "ben")
+        done = await asyncio.gather(
+            roles.assign(house.auth, ann, "ben-id", ["player"], "mutiny"),
+            roles.assign(elsewhere.auth, ben, "ann-id", ["player"], "mutiny"),
+            return_exceptions=True,
+        )
+        assert sorted(type(each).__name__ for each in done) == ["Unauthenticated", "User"]
+        assert sorted([await roles_of(house, "ann-id"), await roles_of(house, "ben-id")]) == [("admin",), ("player",)]
 
     async def test_not_in_another_tenant(self, house: House) -> None:
         eve, by = await house.user("eve", tenant="other", password=""), await admin(house)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from libs.core.context import Caller, Context
-from libs.core.errors import Forbidden, InvalidInput, NotFound, Refusal
+from libs.core.errors import Forbidden, InvalidInput, NotFound, Refusal, Unauthenticated
 from libs.core.mongo import Session
 from libs.core.revocations import RevokedTokens
 from services.auth.commands import devices, profile
@@ -152,6 +152,7 @@ async def target(
     USER_OUTRANKS_YOU if they hold more than the caller.
     """
     access = auth.platform.access
+    await demand_author(auth, context, session)
     user = await users.load(auth.database, session, context.tenant_id, user_id)
     scope = access.scope(context.caller, action)
     if user is None or user.status is UserStatus.DELETED:
@@ -163,6 +164,17 @@ async def target(
             "USER_OUTRANKS_YOU", "they hold permissions that you do not", rule="administration.rank", beyond=beyond
         )
     return user
+
+
+async def demand_author(auth: Auth, context: Context, session: Session) -> None:
+    """`Unauthenticated` unless whoever asks is, in this transaction, still who their token says.
+
+    A token is refused a moment after its roles were taken. Of two administrators who take each other's in that moment,
+    one is first: the log is one chain, so the other's transaction sees what the first has done.
+    """
+    author = await users.load(auth.database, session, context.tenant_id, context.caller.user_id)
+    if author is None or not author.active or set(author.roles) != set(context.caller.roles):
+        raise Unauthenticated("your roles are not what the token says: refresh it")
 
 
 def caller_of(user: User) -> Caller:

@@ -12,7 +12,7 @@ from libs.core.errors import InvalidInput, NotFound, Refusal
 from libs.core.ids import new_id
 from libs.core.mongo import Session
 from libs.core.revocations import RevokedSession
-from services.auth.commands.administration import caller_of, reason_of, target
+from services.auth.commands.administration import caller_of, demand_author, reason_of, target
 from services.auth.commands.auth import Auth, record
 from services.auth.commands.fresh import demand_fresh
 from services.auth.commands.roles import MAX_ROLES, refuse_wider_roles
@@ -63,6 +63,7 @@ async def create_account(auth: Auth, context: Context, name: str, roles: Sequenc
     refuse_wider_roles(auth, context, (), wanted)
 
     async def work(session: Session) -> User:
+        await demand_author(auth, context, session)
         await users.insert(auth.database, session, account)
         told = ServiceAccountCreated(account_id=account.id, roles=wanted)
         await record(

@@ -9,7 +9,7 @@ from libs.core.context import Context
 from libs.core.errors import InvalidInput, Refusal
 from libs.core.grants import rule_of
 from libs.core.mongo import Session
-from services.auth.commands.administration import change, reason_of, refuse_oneself, target, void_tokens
+from services.auth.commands.administration import change, demand_author, reason_of, refuse_oneself, target, void_tokens
 from services.auth.commands.auth import Auth, record
 from services.auth.commands.fresh import demand_fresh
 from services.auth.domain.users import User
@@ -114,6 +114,7 @@ async def publish(
         raise Refusal("POLICY_LOCKS_YOU_OUT", "you could not publish the next policy", rule="policy.author")
 
     async def work(session: Session) -> int:
+        await demand_author(auth, context, session)
         version = await access.publish(made, after=after, actor=context.caller.user_id, reason=reason, session=session)
         await record(
             auth, session, context, "policy.published", user_id="", resource="policy", reason=reason,

@@ -5,7 +5,7 @@ from datetime import timedelta
 from libs.core.context import Context
 from libs.core.mongo import Session
 from libs.core.revocations import RevokedKey
-from services.auth.commands.administration import reason_of
+from services.auth.commands.administration import demand_author, reason_of
 from services.auth.commands.auth import Auth, record
 from services.auth.commands.fresh import demand_fresh
 from services.auth.events import SigningKeyWithdrawn
@@ -31,6 +31,7 @@ async def withdraw(auth: Auth, context: Context, kid: str, reason: str) -> Signi
     now = auth.platform.clock.now()
 
     async def work(session: Session) -> SigningKey:
+        await demand_author(auth, context, session)
         key = await auth.keys.withdraw(session, kid)
         await auth.platform.revocations.add(session, [RevokedKey(kid, now + _REVOKED_FOR)])
         told = SigningKeyWithdrawn(kid=kid, reason=reason)

@@ -40,12 +40,19 @@ async def page_of(
 async def rows_between(
     database: Database, tenant_id: str, since: datetime | None, until: datetime, batch: int
 ) -> AsyncIterator[list[AuditRow]]:
-    """The oldest first, so many at a time."""
-    where: Document = {"log": log_of(tenant_id), **_during(since, until)}
-    rows = database[COLLECTION].find(where).sort([("at", 1), ("sequence", 1)]).batch_size(batch)
-    async with rows:
-        while found := await rows.to_list(batch):
+    """The oldest first, so many at a time. A reader who takes their time holds no cursor."""
+    rows = database[COLLECTION]
+    beyond: Document = {}
+    order = [("at", 1), ("sequence", 1)]
+    while True:
+        where: Document = {"log": log_of(tenant_id), **_during(since, until), **beyond}
+        found = await rows.find(where).sort(order).limit(batch).to_list()
+        if found:
             yield [row_of(row) for row in found]
+        if len(found) < batch:
+            return
+        since = found[-1]["at"]
+        beyond = {"$nor": [{"at": since, "sequence": {"$lte": found[-1]["sequence"]}}]}
 
 
 async def published_head(database: Database, tenant_id: str) -> Head | None:

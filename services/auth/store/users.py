@@ -104,5 +104,5 @@ def to_cache(user: User) -> dict[str, Any]:
 
 
 def from_cache(row: Mapping[str, Any]) -> User:
-    dates = {name: datetime.fromisoformat(row[name]) for name in _DATES if row[name]}
+    dates = {name: datetime.fromisoformat(row[name]) for name in _DATES if row.get(name)}
     return user_from({**row, **dates})
