@@ -1,12 +1,15 @@
 """Those who administer, and those who would like to: more roles and permissions, other tenants, others' keys."""
 
 import time
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import httpx
 import pytest
 
-from libs.core.testing import eventually
+from libs.core.audit import AuditLog
+from libs.core.testing import FrozenClock, eventually
 from services.auth.domain.api_keys import new_key
 from tests.auth.attacks.scene import ADDRESS_TRIES, ME, REFRESH, Person, Scene, Visitor
 
@@ -168,8 +171,12 @@ class TestExport:
         assert [(await self.get(who)).status_code for who in (visitor, ann, root)] == [401, 403, 200]
 
     async def test_is_of_ones_tenant(self, scene: Scene, root: Person) -> None:
-        there = await scene.person("other")
+        long_ago = FrozenClock(datetime.now(UTC) - timedelta(hours=1))
+        async with scene.mongo() as mongo:
+            for tenant, actor in (("demo", "one-of-us"), ("other", "one-of-them")):
+                log = AuditLog(mongo.db, f"auth.{tenant}", clock=long_ago)
+                await mongo.transaction(partial(log.append, actor=actor, action="login.failed", resource="x"))
         text = (await self.get(root, format="jsonl")).text
         assert '"complete":true' in text
-        assert root.id in text
-        assert there.id not in text
+        assert "one-of-us" in text
+        assert "one-of-them" not in text
