@@ -85,8 +85,9 @@ class TestDistinct:
         self, client: httpx.AsyncClient, served: Served
     ) -> None:
         revoke, stop = partial(served.endpoint.end_session, "session-anna"), served.endpoint.stop
-        for name, end in (("revoked", revoke), ("stopped", stop)):
-            listening = asyncio.create_task(all_events(client, TICKS % name, **ANNA))
+        for user, name, end in (("anna", "revoked", revoke), ("ben", "stopped", stop)):
+            authorization = f"Bearer {user}"
+            listening = asyncio.create_task(all_events(client, TICKS % name, authorization=authorization))
             await eventually(partial(running.__contains__, name))
             end()
             assert (await listening)[-1] == ("complete", None)
