@@ -6,16 +6,18 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from hypothesis import given, strategies as st
 
 from libs.core.context import Context
 from libs.core.errors import Forbidden, InvalidInput, NotFound, Refusal, Unauthenticated
 from libs.core.pagination import PageArgs
+from libs.core.testing import FROZEN_AT
 from services.auth.commands import administration, sessions
 from services.auth.commands.devices import Device
 from services.auth.commands.login import login
 from services.auth.commands.tokens import SignedIn
 from services.auth.domain.identifiers import parse_email, parse_identifier
-from services.auth.domain.user_lists import SearchBy, UserFilter, UserKind, parse_prefix
+from services.auth.domain.user_lists import SearchBy, UserFilter, UserKind, list_keys, parse_prefix
 from services.auth.domain.users import User, UserStatus
 from services.auth.schema import schema
 from services.auth.store import factors, identities, passkeys, users
@@ -248,6 +250,9 @@ class TestRevokeSessions:
         assert await administration.revoke_sessions(house.auth, by, ann.id, "stolen", only=bens.session_id) == 0
 
 
+ROLES = ["player", "operator", "admin"]
+
+
 async def names(house: House, wanted: UserFilter | None = None, **args: Any) -> list[str]:
     page = await users.page_of(
         house.auth.database, house.auth.paginator, "demo", wanted or UserFilter(), PageArgs(**args)
@@ -309,6 +314,19 @@ class TestLists:
     async def test_searches(self, people: House, by: SearchBy, text: str, expected: list[str]) -> None:
         assert await searched(people, by, text) == expected
 
+    async def test_a_search_page_by_page_of_those_of_one_name(self, house: House) -> None:
+        for n in range(5):
+            await house.user(f"ann{n}", name="Ann", password="")
+        shown: list[str] = []
+        after = None
+        while len(shown) < 5:
+            page = await users.search(
+                house.auth.database, house.auth.paginator, "demo", SearchBy.NAME, "ann", PageArgs(first=2, after=after)
+            )
+            shown += [user.username for user in page.items]
+            after = page.cursors[-1]
+        assert shown == [f"ann{n}" for n in range(5)]
+
     @pytest.mark.parametrize(
         ("by", "text"),
         [(SearchBy.EMAIL, "a"), (SearchBy.PHONE, "0151"), (SearchBy.NAME, "x" * 101), (SearchBy.USERNAME, "a\x00b")],
@@ -344,6 +362,30 @@ class TestLists:
         explained = await house.auth.database.command("explain", command, verbosity="executionStats")
         stats = explained["executionStats"]
         assert (stats["totalKeysExamined"], stats["totalDocsExamined"]) == (21, 21)
+
+
+class TestListKeys:
+    @given(
+        status=st.sampled_from(UserStatus),
+        kind=st.sampled_from(["user", "service"]),
+        roles=st.lists(st.sampled_from(ROLES), unique=True),
+        wanted=st.builds(
+            UserFilter,
+            status=st.none() | st.sampled_from(UserStatus),
+            role=st.none() | st.sampled_from([*ROLES, "player/", "active", ""]),
+            kind=st.none() | st.sampled_from(UserKind),
+        ),
+    )
+    def test_a_user_is_in_the_lists_of_what_they_are(
+        self, status: UserStatus, kind: Any, roles: list[str], wanted: UserFilter
+    ) -> None:
+        user = User("demo", "ann", FROZEN_AT, kind=kind, status=status, roles=tuple(roles))
+        meant = (
+            wanted.status in (None, status)
+            and wanted.kind in (None, kind)
+            and (not wanted.role or wanted.role in roles)
+        )
+        assert (wanted.key in list_keys(user)) is meant
 
 
 QUERY = """query ($filter: UserFilterInput, $search: UserSearchInput) {

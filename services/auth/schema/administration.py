@@ -83,6 +83,7 @@ class AdministrationQueries:
         before: str | None = None,
     ) -> Connection[User]:
         auth, args, tenant_id = auth_of(info), PageArgs(first, after, last, before), info.context.tenant_id
+        administration.demand_tenant(info.context, LIST)
         within = scope_of(info, LIST).query(owner="id", id="id")
         if search and filter:
             raise InvalidInput("filter or search, not both", field="search")
