@@ -86,6 +86,9 @@ class AuthConfig(ConfigModel, name="auth"):
     )
     sends_per_address: tuple[SendLimit, ...] = (SendLimit(messages=20, per_s=3600),)
 
+    # Usernames that one user may ask for: each answer says whether somebody has it.
+    renames_per_day: Annotated[int, Field(ge=1, le=1000)] = 10
+
     # How long a proof of a factor counts as fresh.
     step_up_s: Annotated[int, Field(ge=30, le=3600)] = 300
     # How long the token is good that confirms one operation.

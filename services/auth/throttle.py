@@ -117,6 +117,13 @@ class Throttle:
         if refused := await self._limiter.refused(take):
             raise RateLimited("too many sign-ins were begun: try again later", retry_after_s=refused.retry_after_s)
 
+    async def may_rename(self, tenant_id: str, user_id: str) -> None:
+        """Counts a username that a user asks for: each answer says whether somebody has it."""
+        most = self._config.get(AuthConfig, tenant_id).renames_per_day
+        take = Take(f"renames:{tenant_id}:{user_id}", Rates((Rate(most, 24 * 3600.0),)))
+        if refused := await self._limiter.refused(take):
+            raise RateLimited("too many usernames: try again later", retry_after_s=refused.retry_after_s)
+
     async def _begin(self, tenant_id: str, takes: dict[str, Take]) -> Attempt:
         refused = await self._limiter.refused(*takes.values())
         if refused:

@@ -57,6 +57,8 @@ async def verify(auth: Auth, context: Context, flow_token: str, code: str) -> Us
 
 async def rename(auth: Auth, context: Context, username: Identifier | None, name: str | None) -> User:
     """What is None stays as it is."""
+    if username:
+        await auth.throttle.may_rename(context.tenant_id, context.caller.user_id)
 
     async def work(session: Session) -> User:
         before = await users.load(auth.database, session, context.tenant_id, context.caller.user_id)

@@ -64,9 +64,10 @@ async def change(auth: Auth, context: Context, current: str, password: str) -> U
 
 
 async def of_flow(auth: Auth, flow: Flow) -> User:
-    """Whom it is about, if they are still there."""
-    user = await users.load(auth.database, None, flow.tenant_id, flow.user_id)
-    if user is None or not user.active:
+    """Whom it is about, if they are still there, and still reached where the code was sent: who has left a mailbox
+    behind did so for a reason."""
+    user, sent_to = await users.load(auth.database, None, flow.tenant_id, flow.user_id), codes.recipient_of(flow)
+    if user is None or not user.active or getattr(user, sent_to.kind) != sent_to.value:
         raise flows.over()
     return user
 

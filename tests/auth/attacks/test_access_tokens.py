@@ -7,6 +7,7 @@ import time
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import httpx
@@ -17,11 +18,17 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from libs.core.clock import SystemClock
 from libs.core.crypto import SecretBox
+from libs.core.errors import Unauthenticated
 from libs.core.revocations import Revocations, RevokedKey
 from libs.core.settings import DEVELOPMENT_SECRET
 from libs.core.testing import eventually
+from services.auth.commands.devices import Device
+from services.auth.commands.login import login
+from services.auth.commands.tokens import SignedIn
+from services.auth.domain.identifiers import parse_username
 from services.auth.keys import SigningKeys
-from tests.auth.attacks.scene import ME, Person, Scene, code_of
+from tests.auth.attacks.scene import ME, PASSWORD, Person, Scene, code_of
+from tests.auth.conftest import House
 from tests.live import LiveAuth
 
 UNAUTHENTICATED = "UNAUTHENTICATED"
@@ -218,6 +225,22 @@ class TestKeys:
         header, claims = parts(ann.token)
         forged = jwt.encode(claims, Ed25519PrivateKey.generate(), "EdDSA", headers=header | {"kid": "another"})
         assert await shown(ann, forged) == UNAUTHENTICATED
+
+    async def test_retired(self, house: House) -> None:
+        """Whoever comes to have a key that signs no more signs nothing with it either."""
+        keys, clock, identity = house.auth.keys, house.clock, house.auth.platform.identity
+        user = await house.user("ann")
+        signed_in = await login(house.auth, house.context(), parse_username("ann", ""), PASSWORD, device=Device())
+        assert isinstance(signed_in, SignedIn)
+        _, claims = parts(signed_in.access_token)
+        forged = keys.sign(claims | {"exp": claims["exp"] + 10 * 24 * 3600}, typ="at+jwt")
+        assert (await identity.authenticate(f"Bearer {forged}")).subject == user.id
+        await keys.rotate(timedelta(minutes=1))
+        clock.advance(minutes=21)
+        await keys.rotate(timedelta(days=30))
+        identity.learn_keys(json.dumps(keys.jwks()).encode())
+        with pytest.raises(Unauthenticated, match="not one of the issuer's"):
+            await identity.authenticate(f"Bearer {forged}")
 
     async def test_withdrawn(self, scene: Scene) -> None:
         """Stolen: what it signed is refused at once, and a login is answered with what another signed."""

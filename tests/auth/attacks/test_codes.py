@@ -156,6 +156,18 @@ class TestSomebodyElses:
         assert await eve.refused(VERIFY_IDENTIFIER, input=given) == "FLOW_OVER"
         assert await ann.refused(VERIFY_IDENTIFIER, input=given) == ""
 
+    @pytest.mark.parametrize(("begin", "finish"), [(REQUEST_CODE, LOGIN_WITH_CODE), (REQUEST_RESET, RESET)])
+    async def test_code_to_an_address_that_was_given_up(
+        self, visitor: Visitor, ann: Person, begin: str, finish: str
+    ) -> None:
+        """Whoever reads Ann's old mailbox was quick, and she was quicker."""
+        flow = (await visitor.ask(begin, input={"email": ann.email}))["flowId"]
+        code, email = await visitor.code(ann.email), f"new-{ann.email}"
+        adding = (await ann.ask(ADD_IDENTIFIER, input={"email": email}))["flowId"]
+        await ann.ask(VERIFY_IDENTIFIER, input={"flowId": adding, "code": await ann.code(email)})
+        more = {"newPassword": "others plain words"} if finish == RESET else {}
+        assert await visitor.refused(finish, input={"flowId": flow, "code": code, **more}) == "FLOW_OVER"
+
     @pytest.mark.parametrize("flow", ["", "x", "x" * 129, '{"$ne": ""}', "$gt", "registration", "\x00", "../flows"])
     async def test_flow_that_was_made_up(self, visitor: Visitor, flow: str) -> None:
         assert await tried(visitor, flow, "123456") in {"FLOW_OVER", "BAD_USER_INPUT"}

@@ -25,6 +25,7 @@ from tests.auth.attacks.scene import (
     REGISTER,
     REQUEST_CODE,
     REQUEST_RESET,
+    UPDATE_PROFILE,
     Person,
     Visitor,
     code_of,
@@ -202,6 +203,11 @@ class TestAnswer:
     async def test_of_an_address_that_is_added(self, ann: Person, eve: Person) -> None:
         answers = [await eve.ask(ADD_IDENTIFIER, input={"email": email}) for email in (ann.email, f"x{ann.email}")]
         assert {answer["__typename"] for answer in answers} == {"FlowStarted"}
+
+    async def test_of_a_username_is_had_ten_times_a_day(self, ann: Person, eve: Person) -> None:
+        names = [f"{ann.email.partition('@')[0][:28]}{n}" for n in range(12)]
+        answers = [await eve.refused(UPDATE_PROFILE, input={"username": name}) for name in names]
+        assert answers == [""] * 10 + ["RATE_LIMITED"] * 2
 
     async def test_only_the_owner_is_told(self, visitor: Visitor, ann: Person) -> None:
         await visitor.ask(REGISTER, input={"email": ann.email, "password": PASSWORD})

@@ -1,10 +1,12 @@
 """What belongs to somebody else: asked for by its id, as an entity, with another tenant's name, without a token."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+import jwt
 import orjson
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
@@ -270,6 +272,16 @@ class TestWebSocket:
                     assert await heard(ws, ME) == "UNAUTHENTICATED"
                     continue
                 assert ws.close_code in {4401, 4403}
+
+    async def test_with_one_that_is_expired(self, scene: Scene, visitor: Visitor, ann: Person) -> None:
+        _, private = await scene.signing_key()
+        claims = jwt.decode(ann.token, options={"verify_signature": False}) | {"exp": int(time.time()) - 1}
+        expired = jwt.encode(claims, private, "EdDSA", headers=jwt.get_unverified_header(ann.token))
+        async with socket(visitor, {"authorization": f"Bearer {expired}"}) as ws:
+            with suppress(ConnectionClosed):
+                assert await heard(ws, ME) == "UNAUTHENTICATED"
+                return
+            assert ws.close_code == 4403
 
     async def test_with_one_that_was_revoked(self, visitor: Visitor, ann: Person) -> None:
         """The socket that is open ends, and no other begins."""
