@@ -236,10 +236,12 @@ async def _start(
         identity.revoke_subject(tenant_id, subject, issued_until=revoked.issued_until, until=revoked.until)
         graphql.end_subject(tenant_id, subject)
 
+    def end_key(kid: str) -> None:
+        identity.withdraw_key(kid)
+        graphql.end_all()
+
     revocations = await closing.enter_async_context(
-        Revocations(
-            mongo.core, redis, clock, on_session=end_session, on_tokens=end_tokens, on_key=identity.withdraw_key
-        )
+        Revocations(mongo.core, redis, clock, on_session=end_session, on_tokens=end_tokens, on_key=end_key)
     )
 
     outbox = Outbox(mongo.db, clock)

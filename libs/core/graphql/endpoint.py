@@ -59,6 +59,10 @@ class GraphQLEndpoint:
         """The same of a subject. Those that are opened with newer tokens are let be."""
         self._streams.end_subject(tenant_id, subject)
 
+    def end_all(self) -> None:
+        """Ends every stream that is open: a key was withdrawn, and any of them may be by what a thief signed."""
+        self._streams.end_all()
+
     def stop(self) -> None:
         """Ends every stream, and every one that is opened from now on: the server is about to stop."""
         self._streams.stop()

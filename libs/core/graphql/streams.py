@@ -83,6 +83,10 @@ class Streams:
             if stream.subject == (tenant_id, subject):
                 stream.end(Ending.REVOKED)
 
+    def end_all(self) -> None:
+        for stream in self._open:
+            stream.end(Ending.REVOKED)
+
     def stop(self) -> None:
         """Ends all, and every one that is opened from now on."""
         self._stopping = True

@@ -96,8 +96,8 @@ async def open_session(
 ) -> SignedIn:
     """A session with its first tokens, written in the caller's transaction, with all that is told of it."""
     before = await users.load(auth.database, session, user.tenant_id, user.id)
-    if before is None or _standing_refusal(before, resets=bool(password)):
-        raise flows.over()  # suspended, or told to reset, since the factor was proven
+    if before is None or _standing_refusal(before, resets=bool(password)) or _proven_otherwise(user, before, methods):
+        raise flows.over()  # suspended, told to reset, or with another password or factor, since this one was proven
     user = before
     now, config = auth.platform.clock.now(), auth.config(user.tenant_id)
     if password:
@@ -204,6 +204,11 @@ async def _challenge(
         return Challenge(token, (*user.second_factors, "recovery_code"), flow.expires_at)
 
     return await auth.platform.mongo.transaction(work)
+
+
+def _proven_otherwise(then: User, now: User, methods: tuple[str, ...]) -> bool:
+    """Whether what was proven of them then would not be enough, or not be right, now."""
+    return now.second_factors != then.second_factors or ("pwd" in methods and now.password != then.password)
 
 
 def _standing_refusal(user: User, *, resets: bool) -> Refusal | None:

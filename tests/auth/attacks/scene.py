@@ -1,18 +1,22 @@
 """A live auth, people who use it, and whoever is up to something: each at an address of their own."""
 
+import asyncio
 import secrets
 from base64 import b64decode
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any, Self
 
 import httpx
+import orjson
 import pyotp
 from argon2 import PasswordHasher
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
 
 from libs.core.config import Config
 from libs.core.crypto import SecretBox
@@ -239,3 +243,31 @@ class Scene:
 @cache
 def _encoded() -> str:
     return PasswordHasher(time_cost=ITERATIONS, memory_cost=MEMORY_KIB, parallelism=1).hash(PASSWORD)
+
+
+@asynccontextmanager
+async def socket(visitor: Visitor, payload: dict[str, Any]) -> AsyncIterator[ClientConnection]:
+    url = visitor.url.replace("http", "ws") + "/graphql"
+    async with connect(url, subprotocols=["graphql-transport-ws"]) as ws:  # type: ignore[list-item]
+        await ws.send(orjson.dumps({"type": "connection_init", "payload": payload}).decode())
+        yield ws
+
+
+async def heard(ws: ClientConnection, query: str) -> str:
+    """The code of what went wrong, "" if nothing did. ConnectionClosed if that is the answer."""
+    await ws.send(orjson.dumps({"type": "subscribe", "id": "1", "payload": {"query": query}}).decode())
+    while True:
+        message = orjson.loads(await asyncio.wait_for(ws.recv(), 5))
+        if message["type"] == "next":
+            return code_of(message["payload"])
+        if message["type"] == "error":
+            return str(message["payload"][0]["extensions"]["code"])
+
+
+async def closed(ws: ClientConnection) -> int | None:
+    """The code that the server closes with, whatever it says before."""
+    with suppress(ConnectionClosed):
+        async with asyncio.timeout(5):
+            while True:
+                await ws.recv()
+    return ws.close_code

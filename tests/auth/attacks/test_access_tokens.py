@@ -27,7 +27,7 @@ from services.auth.commands.login import login
 from services.auth.commands.tokens import SignedIn
 from services.auth.domain.identifiers import parse_username
 from services.auth.keys import SigningKeys
-from tests.auth.attacks.scene import ME, PASSWORD, Person, Scene, code_of
+from tests.auth.attacks.scene import ME, PASSWORD, Person, Scene, closed, code_of, heard, socket
 from tests.auth.conftest import House
 from tests.live import LiveAuth
 
@@ -246,7 +246,10 @@ class TestKeys:
         """Stolen: what it signed is refused at once, and a login is answered with what another signed."""
         before = await scene.person()
         kid, _ = await scene.signing_key()
-        await _withdraw(scene, kid)
+        async with socket(before, {"authorization": f"Bearer {before.token}"}) as stream:
+            assert await heard(stream, ME) == ""
+            await _withdraw(scene, kid)
+            assert await closed(stream) == 4403
 
         async def refused() -> bool:
             return await shown(before, before.token) == UNAUTHENTICATED

@@ -4,7 +4,13 @@ import asyncio
 
 import pytest
 
+from libs.core.errors import Refusal
+from services.auth.commands.devices import Device
+from services.auth.commands.passwords import change
+from services.auth.commands.sign_in import sign_in
 from tests.auth.attacks.scene import ADDRESS_TRIES, LOGIN, PASSWORD, SIGN_IN, Person, Scene, Visitor, code_of
+from tests.auth.conftest import PASSWORD as HOUSE_PASSWORD, House
+from tests.auth.factors import with_app
 
 SAID_TO_BE_ADDRESSES = ("x-real-ip", "x-client-ip", "true-client-ip", "cf-connecting-ip", "x-originating-ip")
 RATE_LIMITED, WRONG = "RATE_LIMITED", "INVALID_CREDENTIALS"
@@ -79,6 +85,22 @@ class TestManyAccounts:
         names = [f"user{n}-{visitor.address}@example.com" for n in range(ADDRESS_TRIES + 10)]
         outcomes = await asyncio.gather(*(tried(visitor, name, "Sommer2026") for name in names))
         assert (outcomes.count(WRONG), outcomes.count(RATE_LIMITED)) == (ADDRESS_TRIES, 10)
+
+
+class TestMeanwhile:
+    """A login whose password was right when it was looked at, and is not when it gets to open its session."""
+
+    async def test_the_password_was_changed(self, house: House) -> None:
+        ann = await house.user("ann")
+        await change(house.auth, house.context(ann), HOUSE_PASSWORD, "others plain words")
+        with pytest.raises(Refusal, match="begin anew"):
+            await sign_in(house.auth, house.context(), ann, ("pwd",), device=Device())
+
+    async def test_a_second_factor_was_added(self, house: House) -> None:
+        ann = await house.user("ann")
+        await with_app(house, ann)
+        with pytest.raises(Refusal, match="begin anew"):
+            await sign_in(house.auth, house.context(), ann, ("pwd",), device=Device())
 
 
 class TestLockout:
