@@ -1,5 +1,6 @@
 """Service accounts and their keys: what a key looks like, what it is good for, and when it is not."""
 
+import asyncio
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -227,6 +228,12 @@ class TestExchange:
         house.clock.advance(minutes=1)
         await exchanged(house, key.text)
         assert len(await house.rows("api_key.used")) == 2
+
+    async def test_of_many_uses_at_once_one_is_noted(self, house: House, new_house: Any) -> None:
+        elsewhere = await new_house()
+        key = await made(house, await admin(house))
+        await asyncio.gather(*(exchanged(at, key.text) for at in (house, elsewhere) * 5))
+        assert len(await house.rows("api_key.used")) == 1
 
     async def test_wrong_secrets_of_a_key_are_in_the_log(self, house: House) -> None:
         key = await made(house, await admin(house))

@@ -72,6 +72,18 @@ class TestAssign:
         tokens = await sessions.refresh(house.auth, house.context(), tokens.refresh_token)
         assert (await house.of_token(tokens)).caller.roles == ("player",)
 
+    async def test_taken_back_in_the_same_second(self, house: House) -> None:
+        ann, by = await house.user(), await admin(house)
+        tokens = await signed_in(house, ann)
+        await roles.assign(house.auth, by, ann.id, ["admin"], "by mistake")
+        tokens = await sessions.refresh(house.auth, house.context(), tokens.refresh_token)
+        await roles.assign(house.auth, by, ann.id, ["player"], "that was a mistake")
+        await house.auth.platform.revocations.reload()
+        with pytest.raises(Unauthenticated):
+            await house.of_token(tokens)
+        tokens = await sessions.refresh(house.auth, house.context(), tokens.refresh_token)
+        assert (await house.of_token(tokens)).caller.roles == ("player",)
+
     async def test_another_process_hears_of_it(self, house: House, new_house: Any) -> None:
         elsewhere = await new_house()
         chief, by = await house.user("chief", roles=("admin",)), await admin(house)
@@ -219,6 +231,18 @@ class TestPublish:
         with pytest.raises(Refusal) as caught:
             await roles.publish(house.auth, by, [self.CASHIER], after=0, reason="cash", accept_findings=False)
         assert caught.value.code == "POLICY_CHANGED"
+        assert len(await house.rows("policy.published")) == 1
+
+    async def test_of_two_at_once_one_wins(self, house: House, new_house: Any) -> None:
+        by = await admin(house)
+        done = await asyncio.gather(
+            *(
+                roles.publish(at.auth, by, [self.CASHIER], after=0, reason="cash", accept_findings=False)
+                for at in (house, await new_house()) * 2
+            ),
+            return_exceptions=True,
+        )
+        assert sorted(getattr(each, "code", "") for each in done) == ["", *["POLICY_CHANGED"] * 3]
         assert len(await house.rows("policy.published")) == 1
 
 

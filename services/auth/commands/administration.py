@@ -75,7 +75,9 @@ async def delete(auth: Auth, context: Context, user_id: str, reason: str) -> Use
         before = await target(auth, context, session, "user:delete", user_id)
         await notify(auth, session, before, "account_deleted")
         nobody = User(before.tenant_id, before.id, before.created_at, before.kind, UserStatus.DELETED)
-        after = await void_tokens(auth, session, replace(nobody, version=before.version))
+        after = await void_tokens(
+            auth, session, replace(nobody, version=before.version, tokens_from=before.tokens_from)
+        )
         after = await users.save(auth.database, session, before, after)
         await end_sessions(auth, context, session, after.tenant_id, after.id, reason=EndReason.DELETED, actor=None)
         await _remove_credentials(auth, context, session, after)
@@ -192,6 +194,8 @@ async def void_tokens(auth: Auth, session: Session, user: User) -> User:
     """The access tokens that they have are refused everywhere within a second or two; their sessions go on."""
     now = auth.platform.clock.now()
     issued_until = now.replace(microsecond=0) + _CLOCKS_DIFFER
+    if user.tokens_from:  # what was issued since the last time may be from then, which is yet to come
+        issued_until = max(issued_until, user.tokens_from)
     revoked = RevokedTokens(user.tenant_id, user.id, issued_until, now + REVOKED_FOR)
     await auth.platform.revocations.add(session, [revoked])
     return replace(user, tokens_from=issued_until + timedelta(seconds=1))

@@ -184,16 +184,24 @@ def _expiry(auth: Auth, context: Context, wanted: datetime | None, now: datetime
 
 async def _note_use(auth: Auth, context: Context, key: ApiKey, now: datetime) -> None:
     address = context.client.address
-    if key.last_used_at and now - key.last_used_at < _USED_AGAIN_AFTER and address == key.last_address:
+    if _is_noted(key, address, now):
         return
 
     async def work(session: Session) -> None:
+        latest = await stored.load(auth.database, session, key.tenant_id, key.id)
+        if latest is None or _is_noted(latest, address, now):
+            return  # by another request of this moment
         await stored.used(auth.database, session, key, at=now, address=address)
         await record(
             auth, session, context, "api_key.used", user_id=key.account_id, actor=key.account_id, resource=key.id
         )
 
     await auth.transaction(key.tenant_id, work)
+
+
+def _is_noted(key: ApiKey, address: str, now: datetime) -> bool:
+    used_at = key.last_used_at
+    return used_at is not None and now - used_at < _USED_AGAIN_AFTER and address == key.last_address
 
 
 async def _log(auth: Auth, context: Context, key: ApiKey, action: str, reason: str) -> None:
