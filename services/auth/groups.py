@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import pymongo
 
+from libs.core.errors import Unavailable
 from libs.core.mongo import Mongo, Session, unanswered
 
 T = TypeVar("T")
@@ -21,6 +22,8 @@ Work = Callable[[Session], Awaitable[Any]]
 
 # A conflict with another process runs a whole group again.
 GROUP_MAX = 16
+# Of one tenant: who came after them would wait for seconds.
+WAITING_MAX = 1_000
 TIMEOUT_S = 10.0
 
 
@@ -46,9 +49,13 @@ class Groups:
         self._committing: dict[str, asyncio.Task[None]] = {}
 
     async def transaction(self, tenant_id: str, work: Callable[[Session], Awaitable[T]]) -> T:
-        """As `Mongo.transaction`; `work` may find what others of the same group have written."""
+        """As `Mongo.transaction`; `work` may find what others of the same group have written. `Unavailable` at once if
+        too many are waiting."""
+        queue = self._waiting.setdefault(tenant_id, deque())
+        if len(queue) >= WAITING_MAX:
+            raise Unavailable("too much waits to be written: nothing was done, try again in a moment")
         waiting = _Waiting(work, asyncio.get_running_loop().create_future())
-        self._waiting.setdefault(tenant_id, deque()).append(waiting)
+        queue.append(waiting)
         if tenant_id not in self._committing:
             # In no caller's context: the task outlives the request that it began in.
             self._committing[tenant_id] = asyncio.create_task(self._commit_all(tenant_id), context=Context())
@@ -63,6 +70,8 @@ class Groups:
                 await self._commit(group)
         finally:
             del self._waiting[tenant_id], self._committing[tenant_id]
+            for waiting in queue:  # there are some only if this was cancelled, and nobody else would answer them
+                waiting.done.cancel()
 
     async def _commit(self, group: Sequence[_Waiting]) -> None:
         group = [waiting for waiting in group if not waiting.done.done()]
@@ -70,6 +79,8 @@ class Groups:
             return
         try:
             results = await self._mongo.transaction(lambda session: _run(group, session), timeout_s=TIMEOUT_S)
+        except _Left:
+            await self._commit(group)  # the others of it
         except BaseException as error:
             if not isinstance(error, Exception) or len(group) == 1 or unanswered(error):
                 _fail(group, error)

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from pymongo.errors import DuplicateKeyError
 
-from libs.core.errors import Refusal
+from libs.core.errors import Refusal, Unavailable
 from libs.core.mongo import Mongo, Session
 from libs.core.testing import eventually
-from services.auth.groups import GROUP_MAX, Groups
+from services.auth.groups import GROUP_MAX, WAITING_MAX, Groups
 
 whose: ContextVar[str] = ContextVar("whose", default="nobody")
 
@@ -70,6 +70,53 @@ async def test_what_nobody_waits_for_any_more_is_not_done(mongo: Mongo, groups: 
     go_on.set()
     assert await asking[2] == 3
     assert await rows(mongo) == [3]
+
+
+async def test_whoever_goes_away_does_not_break_the_group_up(mongo: Mongo, groups: Groups) -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+    transactions: dict[int, Session] = {}
+
+    async def slow(_: Session) -> None:
+        begun.set()
+        await go_on.wait()
+
+    async def seen(number: int, session: Session) -> None:
+        transactions[number] = session
+
+    asking = [asyncio.create_task(groups.transaction("demo", slow))]
+    asking += [asyncio.create_task(groups.transaction("demo", partial(seen, number))) for number in range(3)]
+    await begun.wait()
+    asking[0].cancel()
+    go_on.set()
+    await asyncio.gather(*asking[1:])
+    assert transactions[0] is transactions[1] is transactions[2]
+
+
+async def test_when_too_many_wait_the_next_is_refused_at_once(mongo: Mongo, groups: Groups) -> None:
+    go_on = asyncio.Event()
+
+    async def slow(_: Session) -> None:
+        await go_on.wait()
+
+    asking = [asyncio.create_task(groups.transaction("demo", slow)) for _ in range(WAITING_MAX)]
+    await asyncio.sleep(0)
+    with pytest.raises(Unavailable):
+        await groups.transaction("demo", slow)
+    assert await groups.transaction("other", partial(insert, mongo, 1)) == 1
+    go_on.set()
+    await asyncio.gather(*asking)
+    assert await groups.transaction("demo", partial(insert, mongo, 2)) == 2
+
+
+async def test_one_that_is_cancelled_from_within_leaves_nobody_waiting(mongo: Mongo, groups: Groups) -> None:
+    async def cancelled(_: Session) -> None:
+        raise asyncio.CancelledError
+
+    works: list[Callable[[Session], Awaitable[Any]]] = [cancelled]
+    works += [partial(insert, mongo, number) for number in range(1, 2 * GROUP_MAX)]
+    asking = [asyncio.create_task(groups.transaction("demo", work)) for work in works]
+    done, waiting = await asyncio.wait(asking, timeout=10)
+    assert (len(done), len(waiting)) == (2 * GROUP_MAX, 0)
 
 
 async def test_each_in_the_context_of_its_caller(mongo: Mongo, groups: Groups) -> None:
