@@ -152,9 +152,10 @@ class SigningKeys:
             self._learnt(dumps(self.jwks()).encode())
 
     def _signing(self) -> SigningKey | None:
+        """The last whose time has come. Withdrawn, it leaves none: the one before is not shown for long enough."""
         now = self._clock.now()
-        usable = [key for key in self._known if key.signs_from <= now and not key.withdrawn_at]
-        return usable[-1] if usable else None
+        last = next((key for key in reversed(self._known) if key.signs_from <= now), None)
+        return last if last and not last.withdrawn_at else None
 
     def _private_of(self, key: SigningKey) -> Ed25519PrivateKey:
         if key.kid not in self._private:

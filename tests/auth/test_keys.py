@@ -107,6 +107,33 @@ class TestSigningKeys:
         assert signed_with(here) != stolen
         assert await eventually(lambda: signed_with(there) == signed_with(here))
 
+    async def test_the_one_before_does_not_sign_again(
+        self, new_keys: Callable[..., Awaitable[SigningKeys]], mongo: Mongo, clock: FrozenClock
+    ) -> None:
+        keys = await new_keys()
+        first = signed_with(keys)
+        clock.advance(days=30, seconds=-SHOWN_BEFORE.total_seconds())
+        await keys.rotate(MONTH)
+        clock.advance(seconds=(SHOWN_BEFORE + SHOWN_AFTER).total_seconds() + 60)
+        stolen = signed_with(keys)
+        assert shown(keys) == [stolen]  # the first is still known, and not shown any more
+        await mongo.transaction(lambda session: keys.withdraw(session, stolen))
+        await keys.replace()
+        assert signed_with(keys) not in (first, stolen)
+        assert signed_with(keys) in shown(keys)
+
+    async def test_one_withdrawn_before_its_time_leaves_the_one_before_signing(
+        self, new_keys: Callable[..., Awaitable[SigningKeys]], mongo: Mongo, clock: FrozenClock
+    ) -> None:
+        keys = await new_keys()
+        first = signed_with(keys)
+        clock.advance(days=30, seconds=-SHOWN_BEFORE.total_seconds())
+        await keys.rotate(MONTH)
+        [early] = [kid for kid in shown(keys) if kid != first]
+        await mongo.transaction(lambda session: keys.withdraw(session, early))
+        await keys.replace()
+        assert [signed_with(keys)] == shown(keys) == [first]
+
     async def test_one_that_is_not_there_cannot_be_withdrawn(
         self, new_keys: Callable[..., Awaitable[SigningKeys]], mongo: Mongo
     ) -> None:
