@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from libs.core.errors import Refusal, Unauthenticated
+from libs.core.pubsub import subscribed
 from libs.core.testing import eventually
 from services.auth.commands.sessions import end, logout, refresh
 from services.auth.commands.tokens import SignedIn
@@ -89,6 +90,15 @@ class TestRefresh:
     @pytest.mark.parametrize("token", ["", "x", "x" * 10_000, "\0"])
     async def test_what_is_no_token(self, house: House, token: str) -> None:
         assert await refused(refreshed(house, token)) == "SESSION_OVER"
+
+    async def test_what_ended_nothing_has_nobody_look(self, house: House) -> None:
+        """Whoever has no token at all could else have every process of every service ask the database."""
+        redis = house.auth.platform.redis
+        channel = redis.key("revocations")
+        async with subscribed(redis, channel) as heard:
+            await refused(refreshed(house, "no token"))
+            await redis.client.publish(channel, b"the first")
+            assert await heard.receive() == (channel, b"the first")
 
     async def test_at_another_tenant(self, house: House) -> None:
         await house.user("ann")

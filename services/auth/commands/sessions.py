@@ -30,10 +30,10 @@ async def refresh(auth: Auth, context: Context, token: str) -> SignedIn:
     the same successor, as long as that has not been used itself.
     """
 
-    async def work(session: Transaction) -> SignedIn | Refusal:
+    async def work(session: Transaction) -> SignedIn | EndReason | None:
         found = await _of_token(auth, session, context, token)
         if found is None:
-            return _refused()
+            return None
         stale, opened, user = found
         if stale.spent_at is None:
             return await _rotate(auth, session, token, stale, opened, user)
@@ -45,13 +45,14 @@ async def refresh(auth: Auth, context: Context, token: str) -> SignedIn:
         await end_sessions(
             auth, context, session, user.tenant_id, user.id, only=opened.id, reason=EndReason.REPLAY, actor="auth"
         )
-        return _refused()
+        return EndReason.REPLAY
 
     result = await auth.platform.mongo.transaction(work)
-    if isinstance(result, Refusal):
+    if isinstance(result, SignedIn):
+        return result
+    if result is EndReason.REPLAY:
         await auth.tell()
-        raise result
-    return result
+    raise Refusal("SESSION_OVER", "this session is over: sign in again", rule="session.refresh")
 
 
 async def _of_token(
@@ -141,7 +142,3 @@ async def make_room(auth: Auth, context: Context, session: Transaction, user: Us
         await end_sessions(
             auth, context, session, user.tenant_id, user.id, only=crowded.id, reason=EndReason.CROWDED, actor=user.id
         )
-
-
-def _refused() -> Refusal:
-    return Refusal("SESSION_OVER", "this session is over: sign in again", rule="session.refresh")
