@@ -7,7 +7,8 @@ from libs.core.errors import RateLimited
 from libs.core.testing import eventually
 from services.auth.commands.devices import Device
 from services.auth.commands.passwords import change, request_reset, reset
-from services.auth.commands.sign_in import Challenge
+from services.auth.commands.profile import me
+from services.auth.commands.sign_in import Challenge, sign_in
 from services.auth.commands.tokens import SignedIn
 from services.auth.domain.identifiers import parse_email
 from services.auth.store import users
@@ -83,6 +84,12 @@ class TestReset:
             assert await refused(reset_with(house, token, await house.code(), "password")) == "WEAK_PASSWORD"
         assert await reset_with(house, token, await house.code())
 
+    async def test_one_sees_it_oneself_at_once(self, house: House) -> None:
+        user = await house.user("ann")
+        assert (await me(house.auth, house.context(user))).password_changed_at is None
+        await reset_with(house, await asked(house), await house.code())
+        assert (await me(house.auth, house.context(user))).password_changed_at == house.clock.now()
+
     async def test_it_lifts_a_forced_reset(self, house: House) -> None:
         user = await house.user("ann")
         await changed(house, user, must_reset=True)
@@ -110,6 +117,13 @@ class TestChange:
         assert await refreshed(house, mine.refresh_token)
         assert await refused(refreshed(house, other.refresh_token)) == "SESSION_OVER"
         assert await log_in(house, password=NEW)
+
+    async def test_a_login_with_the_old_one_that_was_under_way(self, house: House) -> None:
+        user = await house.user("ann")
+        await change(house.auth, await house.of_token(await log_in(house)), PASSWORD, NEW)
+        late = sign_in(house.auth, house.context(), user, ("pwd",), device=Device())
+        assert await refused(late) == "FLOW_OVER"
+        assert len(await house.rows("login.succeeded")) == 1
 
     async def test_without_the_old_one(self, house: House) -> None:
         await house.user("ann")

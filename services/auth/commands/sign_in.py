@@ -8,7 +8,7 @@ from libs.core.context import Context
 from libs.core.errors import Refusal
 from libs.core.ids import new_id
 from libs.core.mongo import Session as Transaction
-from services.auth.commands import devices, flows, sessions
+from services.auth.commands import devices, flows, profile, sessions
 from services.auth.commands.auth import Auth, record
 from services.auth.commands.devices import Device
 from services.auth.commands.tokens import SignedIn, issue, new_refresh_token
@@ -57,7 +57,10 @@ async def sign_in(
             await flows.finish(auth, session, after)
         return await open_session(auth, context, session, user, methods, device=device, password=password)
 
-    return await auth.transaction(user.tenant_id, work, revokes=bool(password))
+    signed_in = await auth.transaction(user.tenant_id, work, revokes=bool(password))
+    if password:
+        await profile.forget(auth, user)
+    return signed_in
 
 
 async def second_factor_shown(
