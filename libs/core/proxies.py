@@ -25,7 +25,7 @@ class Proxies:
 
         What a client puts there itself stands before that, and is never looked at.
         """
-        address = peer
+        address = _plain(peer)
         for hop in reversed([hop.strip() for hop in forwarded.split(",")] if self._trusted and forwarded else []):
             if not self._is_trusted(address) or not _is_address(hop):
                 break
@@ -35,6 +35,11 @@ class Proxies:
 
 def _within(address: str, networks: list[IPv4Network | IPv6Network]) -> bool:
     return _is_address(address) and any(ip_address(address) in network for network in networks)
+
+
+def _plain(address: str) -> str:
+    """A socket for both versions names the peers of version 4 as addresses of version 6."""
+    return address.removeprefix("::ffff:") if "." in address else address
 
 
 def _is_address(text: str) -> bool:

@@ -20,6 +20,8 @@ class TestClient:
             (OURS, "10.0.0.1", "7.7.7.7, 9.9.9.9", "9.9.9.9", "what the client put there itself is not believed"),
             (OURS, "10.0.0.1", "9.9.9.9, nonsense", "10.0.0.1", "no address"),
             (OURS, "fd00::1", "2001:db8::5", "2001:db8::5", "version 6"),
+            (OURS, "::ffff:10.0.0.1", "9.9.9.9", "9.9.9.9", "our proxy, as a socket for both versions names it"),
+            (OURS, "::ffff:1.2.3.4", "9.9.9.9", "1.2.3.4", "and the same of anybody else"),
             (OURS, "", "9.9.9.9", "", "a peer without an address"),
         ],
     )
