@@ -226,6 +226,10 @@ class TestKeys:
         forged = jwt.encode(claims, Ed25519PrivateKey.generate(), "EdDSA", headers=header | {"kid": "another"})
         assert await shown(ann, forged) == UNAUTHENTICATED
 
+    async def test_are_shown_without_their_private_part(self, ann: Person) -> None:
+        shown_keys = (await ann.http.get(f"{ann.url}/.well-known/jwks.json")).json()["keys"]
+        assert {name for key in shown_keys for name in key} == {"kty", "crv", "x", "kid", "use", "alg"}
+
     async def test_retired(self, house: House) -> None:
         """Whoever comes to have a key that signs no more signs nothing with it either."""
         keys, clock, identity = house.auth.keys, house.clock, house.auth.platform.identity
