@@ -30,11 +30,16 @@ class Proxies:
             if not self._is_trusted(address) or not _is_address(hop):
                 break
             address = hop
-        return Client(address, agent[:_AGENT_CHARS])
+        return Client(address, _shown(agent[:_AGENT_CHARS]))
 
 
 def _within(address: str, networks: list[IPv4Network | IPv6Network]) -> bool:
     return _is_address(address) and any(ip_address(address) in network for network in networks)
+
+
+def _shown(agent: str) -> str:
+    """It is kept, listed and logged: without what would begin a line of its own there, or move a cursor."""
+    return agent if agent.isprintable() else "".join(filter(str.isprintable, agent))
 
 
 def _plain(address: str) -> str:

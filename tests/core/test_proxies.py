@@ -31,6 +31,9 @@ class TestClient:
     def test_a_long_agent_is_cut(self) -> None:
         assert len(Proxies().client("1.2.3.4", "", "x" * 10_000).agent) == 300
 
+    def test_an_agent_is_plain_text(self) -> None:
+        assert Proxies().client("1.2.3.4", "", "Brow\x85ser\t\x9b2J 1.0 é").agent == "Browser2J 1.0 é"
+
     def test_a_wrong_network(self) -> None:
         with pytest.raises(Misconfigured, match="TRUSTED_PROXIES"):
             Proxies("10.0.0.0/99")
