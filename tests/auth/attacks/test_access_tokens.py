@@ -153,10 +153,11 @@ class TestHeader:
         text = unsigned(header | {"kid": kid}, claims)
         assert await shown(ann, f"{text}.{b64(private.sign(text.encode()))}") == UNAUTHENTICATED
 
-    async def test_without_a_kid(self, scene: Scene, ann: Person) -> None:
+    @pytest.mark.parametrize("name", ["alg", "kid", "typ"])
+    async def test_left_out(self, scene: Scene, ann: Person, name: str) -> None:
         header, claims = parts(ann.token)
         _, private = await scene.signing_key()
-        del header["kid"]
+        del header[name]
         text = unsigned(header, claims)
         assert await shown(ann, f"{text}.{b64(private.sign(text.encode()))}") == UNAUTHENTICATED
 
