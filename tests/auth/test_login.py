@@ -90,6 +90,12 @@ class TestLogin:
         assert after
         assert "m=8," in after.password
 
+    async def test_several_at_once_whose_password_is_hashed_anew(self, house: House) -> None:
+        user = await house.user("ann")
+        await changed(house, user, password=await _hashed_with(16))
+        signed_in = await asyncio.gather(*(log_in(house) for _ in range(4)))
+        assert len({each.session_id for each in signed_in}) == 4
+
     async def test_what_is_logged(self, house: House) -> None:
         user = await house.user("ann")
         signed_in = await log_in(house, device="Ann's phone", address="198.51.100.7")

@@ -211,7 +211,10 @@ async def _challenge(
 
 def _proven_otherwise(then: User, now: User, methods: tuple[str, ...]) -> bool:
     """Whether what was proven of them then would not be enough, or not be right, now."""
-    return now.second_factors != then.second_factors or ("pwd" in methods and now.password != then.password)
+    if now.second_factors != then.second_factors:
+        return True
+    # Not the password itself: another login of this moment may have hashed it anew.
+    return "pwd" in methods and now.password_changed_at != then.password_changed_at
 
 
 def _standing_refusal(user: User, *, resets: bool) -> Refusal | None:
