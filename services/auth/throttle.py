@@ -9,13 +9,14 @@ An address has two limits more, which devices that are known to the account are 
 it may try so many accounts alone (a list of stolen passwords is one try for each of many).
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 
 from prometheus_client import Counter
 
 from libs.core.config import Config
-from libs.core.errors import RateLimited
+from libs.core.errors import RateLimited, Unavailable
 from libs.core.ratelimit import Backoff, Distinct, Limiter, Rate, Rates, Take
 from libs.core.redis import Redis
 from services.auth.domain.identifiers import Identifier
@@ -84,12 +85,16 @@ class Throttle:
 
     async def succeeded(self, attempt: Attempt) -> None:
         """The account's count begins anew. The address loses this one try alone: whoever has an account of their own
-        would else log in to it between any two guesses."""
+        would else log in to it between any two guesses.
+
+        It does not fail: what the try was right for may be done already, and what proved it used up. Without Redis the
+        try goes on counting, until it is forgiven."""
         _TRIES.labels(attempt.tenant_id, "succeeded").inc()
-        if attempt.cleared:
-            await self._limiter.clear(*attempt.cleared)
-        if attempt.given_back:
-            await self._limiter.give_back(*attempt.given_back)
+        with suppress(Unavailable):
+            if attempt.cleared:
+                await self._limiter.clear(*attempt.cleared)
+            if attempt.given_back:
+                await self._limiter.give_back(*attempt.given_back)
 
     async def may_send(self, tenant_id: str, recipient: Identifier, address: str) -> None:
         """Counts a message. `RateLimited` if its recipient, under whatever name, got enough, or this address asked for

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from libs.core.config import INDEXES, Config
-from libs.core.errors import RateLimited
+from libs.core.errors import RateLimited, Unavailable
 from libs.core.migrations import migrate
 from libs.core.mongo import Mongo
 from libs.core.redis import Redis
+from scripts.process import Server
 from services.auth.domain.identifiers import parse_identifier
 from services.auth.settings import AuthConfig
 from services.auth.throttle import Throttle, network
@@ -33,6 +34,18 @@ async def configured(mongo: Mongo, redis: Redis, **changes: Any) -> AsyncIterato
 async def throttle(mongo: Mongo, redis: Redis) -> AsyncIterator[Throttle]:
     async with configured(mongo, redis) as throttle:
         yield throttle
+
+
+async def test_who_was_right_is_not_refused_because_redis_went_away(mongo: Mongo, own_redis: Server) -> None:
+    """What it was right for may be committed, and its factor used up."""
+    redis = Redis.connect(own_redis.url)
+    async with configured(mongo, redis) as throttle:
+        attempt = await throttle.admit("demo", parse_identifier(ANNA, "login"), AWAY, None)
+        own_redis.kill()
+        await throttle.succeeded(attempt)
+        with pytest.raises(Unavailable):
+            await throttle.admit("demo", parse_identifier(ANNA, "login"), AWAY, None)
+    await redis.close()
 
 
 async def tries(
