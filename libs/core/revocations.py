@@ -93,7 +93,8 @@ class Revocations:
         self._on_key = on_key
         self._poll_s = poll_s
         self._seen: dict[str, datetime] = {}
-        self._read_at = -math.inf
+        self._read_to = clock.now()
+        self._read_at = -math.inf  # the same, on the loop's clock
 
     async def __aenter__(self) -> Self:
         """Fails if MongoDB does: a process that knows of none would let all of them in."""
@@ -128,13 +129,13 @@ class Revocations:
         started, now = asyncio.get_running_loop().time(), self._clock.now()
         wanted: Document = {"until": {"$gt": now}}
         if self._seen:
-            wanted["at"] = {"$gt": max(self._seen.values()) - _OVERLAP}
+            wanted["at"] = {"$gt": self._horizon()}
         async for row in self._revocations.find(wanted):
             if row["_id"] not in self._seen:
                 self._take(row)
                 self._seen[row["_id"]] = row["at"]
+        self._read_to, self._read_at = now, started
         self._forget()
-        self._read_at = started
 
     def _take(self, row: Document) -> None:
         if row["kind"] == "key":
@@ -144,10 +145,14 @@ class Revocations:
         else:
             self._on_session(row["of"], row["until"])
 
+    def _horizon(self) -> datetime:
+        """What was written before is known. Of one whose clock is far ahead, nobody is to be hidden by that."""
+        return min(max(self._seen.values()), self._read_to) - _OVERLAP
+
     def _forget(self) -> None:
         """What will not be read again need not be known as read."""
         if self._seen:
-            horizon = max(self._seen.values()) - _OVERLAP
+            horizon = self._horizon()
             self._seen = {id_: at for id_, at in self._seen.items() if at > horizon}
 
 

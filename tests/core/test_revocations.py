@@ -109,6 +109,20 @@ class TestRevocations:
             await there.revocations.reload()
             assert there.sessions == ["s2", "s1"]
 
+    async def test_a_clock_that_is_far_ahead_hides_nobody_elses(
+        self, mongo: Mongo, process: Callable[..., Process]
+    ) -> None:
+        here, there = process(), process(poll_s=60)
+        ahead = SystemClock().now() + timedelta(minutes=5)
+        await mongo.core["revocations"].insert_one(
+            {"_id": "ahead", "kind": "session", "of": "s1", "until": ahead, "at": ahead}
+        )
+        async with there.revocations:
+            await revoke(mongo, here, RevokedSession("s2", soon()), told=False)
+            for _ in range(3):
+                await there.revocations.reload()
+            assert there.sessions == ["s1", "s2"]
+
     async def test_each_is_told_once_while_nothing_is_lost(self, mongo: Mongo, process: Callable[..., Process]) -> None:
         here, there = process(), process(poll_s=60)
         await revoke(mongo, here, RevokedSession("s1", soon()), told=False)
