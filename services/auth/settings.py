@@ -55,6 +55,8 @@ class AuthConfig(ConfigModel, name="auth"):
     session_absolute_h: Annotated[float, Field(gt=0, le=24 * 365)] = 24.0 * 90
     # Of one user; with one more, the one that was used the longest ago ends.
     sessions_most: Annotated[int, Field(ge=1, le=500)] = 100
+    # The same of the devices that a user is known by.
+    devices_most: Annotated[int, Field(ge=1, le=500)] = 100
     # Within this, a client whose answer was lost may send the same refresh token again.
     refresh_grace_s: Annotated[float, Field(ge=0, le=60)] = 10.0
     signing_key_days: Annotated[float, Field(gt=0, le=366)] = 30.0

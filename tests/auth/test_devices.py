@@ -1,5 +1,6 @@
 """Devices: which are known, which stand in for the second factor, and when that ends."""
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -48,6 +49,20 @@ class TestTokens:
 
 
 class TestKnown:
+    async def test_of_many_those_that_were_seen_last(self, new_house: Callable[..., Awaitable[House]]) -> None:
+        """A program that signs in every minute, and keeps no token, makes half a million a year."""
+        house = await new_house(devices_most=3)
+        ann, eve = await house.user(), await house.user("eve")
+        tokens = []
+        for name in ("eve", *("ann",) * 5):
+            signed_in = await log_in(house, name)
+            assert isinstance(signed_in, SignedIn)
+            tokens.append(signed_in.device_token)
+            house.clock.advance(minutes=1)
+        assert await devices.known(house.auth, eve, Device(tokens[0]))
+        left = [token for token in tokens if await devices.known(house.auth, ann, Device(token))]
+        assert left == tokens[-3:]
+
     async def test_from_the_first_login_on(self, house: House) -> None:
         ann = await house.user()
         first = await log_in(house)

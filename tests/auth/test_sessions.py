@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,7 @@ from libs.core.testing import eventually
 from services.auth.commands.sessions import end, logout, refresh
 from services.auth.commands.tokens import SignedIn
 from services.auth.domain.sessions import EndReason, level_of
+from services.auth.store.sessions import alive_of
 from tests.auth.conftest import House
 from tests.auth.test_login import log_in
 from tests.auth.test_registration import refused
@@ -156,6 +158,25 @@ class TestEnd:
         )
         assert sum(len(it) for it in done if isinstance(it, list)) == 1
         assert not [it for it in done if isinstance(it, Exception) and not isinstance(it, Refusal)]
+
+
+class TestAlive:
+    async def test_those_that_ended_cost_a_login_nothing(self, house: House) -> None:
+        """Whoever signs in every minute has tens of thousands of them."""
+        await house.user("ann")
+        row = await _row(house, await log_in(house))
+        ended = [row | {"_id": f"s{n}", "ended_at": house.clock.now()} for n in range(200)]
+        await house.auth.database["sessions"].insert_many(ended)
+        command = {"find": "sessions", "filter": alive_of("demo", row["user_id"], house.clock.now())}
+        for more in ({}, {"sort": {"created_at": -1, "_id": -1}, "limit": 21}):
+            explained = await house.auth.database.command("explain", command | more, verbosity="executionStats")
+            assert explained["executionStats"]["totalDocsExamined"] == 1
+
+
+async def _row(house: House, signed_in: SignedIn) -> dict[str, Any]:
+    row = await house.auth.database["sessions"].find_one({"_id": signed_in.session_id})
+    assert row
+    return row
 
 
 class TestLevel:

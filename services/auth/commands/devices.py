@@ -44,8 +44,10 @@ async def remember(
     if before is None or trust:
         token = new_device_token()
     id_ = device_id(user.tenant_id, user.id, token) or ""
+    config = auth.config(user.tenant_id)
+    if before is None:
+        await stored.keep_latest(auth.database, session, user.tenant_id, user.id, config.devices_most - 1)
     before = before or KnownDevice(id_, user.tenant_id, user.id, "", "", "", now, now, now)
-    trusted_days = auth.config(user.tenant_id).trusted_device_days
     seen = replace(
         before,
         id=id_,
@@ -54,7 +56,7 @@ async def remember(
         address=context.client.address,
         last_seen_at=now,
         expires_at=now + KNOWN_FOR,
-        trusted_until=now + timedelta(days=trusted_days) if trust else before.trusted_until,
+        trusted_until=now + timedelta(days=config.trusted_device_days) if trust else before.trusted_until,
     )
     await stored.put(auth.database, session, seen)
     return token

@@ -30,7 +30,8 @@ INDEXES = (
     _unique("email"),
     _unique("phone"),
     _unique("username"),
-    Index("sessions", (("tenant_id", 1), ("user_id", 1), ("created_at", -1), ("_id", -1))),
+    # Those that have not ended: a user who signs in every minute has tens of thousands that have.
+    Index("sessions", (("tenant_id", 1), ("user_id", 1), ("created_at", -1), ("_id", -1)), partial={"ended_at": None}),
     Index("sessions", (("expires_at", 1),), ttl_s=SESSIONS_KEPT_S),
     Index("refresh_tokens", (("expires_at", 1),), ttl_s=0),
     Index("identities", (("tenant_id", 1), ("issuer", 1), ("subject", 1)), unique=True),

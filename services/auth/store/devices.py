@@ -35,6 +35,14 @@ async def remove_all(database: Database, session: Session, tenant_id: str, user_
     await database["devices"].delete_many({"tenant_id": tenant_id, "user_id": user_id}, session=session)
 
 
+async def keep_latest(database: Database, session: Session, tenant_id: str, user_id: str, most: int) -> None:
+    """Forgets all but those that were seen last."""
+    rows = database["devices"].find({"tenant_id": tenant_id, "user_id": user_id}, {"_id": 1}, session=session)
+    beyond = [row["_id"] async for row in rows.sort([("last_seen_at", -1), ("_id", -1)]).skip(most)]
+    if beyond:
+        await database["devices"].delete_many({"_id": {"$in": beyond}, "tenant_id": tenant_id}, session=session)
+
+
 async def distrust_all(database: Database, session: Session, tenant_id: str, user_id: str) -> int:
     """They stay known: who signs in on one is slowed down less. How many were trusted."""
     changed = await database["devices"].update_many(
