@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -22,7 +22,7 @@ from libs.core.crypto import SecretBox
 from libs.core.events import Event, LiveListener, Outbox
 from libs.core.health import Health
 from libs.core.identity import Identity
-from libs.core.migrations import migrate
+from libs.core.migrations import Index, migrate
 from libs.core.mongo import Mongo
 from libs.core.pagination import Paginator
 from libs.core.redis import Redis
@@ -125,9 +125,14 @@ def shared_namespace(mongo_url: str) -> Iterator[str]:
 
 async def _prepare(mongo_url: str, namespace: str) -> None:
     mongo = Mongo.connect(mongo_url, service="auth", namespace=namespace)
-    await migrate(mongo.core, CORE_INDEXES)
-    await migrate(mongo.db, (*SERVICE_INDEXES, *store.INDEXES, *AUDIT_INDEXES))
+    await migrate(mongo.core, _lasting(CORE_INDEXES))
+    await migrate(mongo.db, _lasting((*SERVICE_INDEXES, *store.INDEXES, *AUDIT_INDEXES)))
     await mongo.close()
+
+
+def _lasting(indexes: Iterable[Index]) -> list[Index]:
+    """MongoDB's clock does not stand still with ours: once a minute it would delete what is long over by its own."""
+    return [replace(index, ttl_s=None) for index in indexes]
 
 
 @pytest.fixture

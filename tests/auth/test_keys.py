@@ -105,7 +105,8 @@ class TestSigningKeys:
         await here.replace()
         assert stolen not in shown(here)
         assert signed_with(here) != stolen
-        assert await eventually(lambda: signed_with(there) == signed_with(here))
+        await eventually(lambda: shown(there) == shown(here))
+        assert signed_with(there) == signed_with(here)
 
     async def test_the_one_before_does_not_sign_again(
         self, new_keys: Callable[..., Awaitable[SigningKeys]], mongo: Mongo, clock: FrozenClock
