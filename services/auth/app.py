@@ -1,12 +1,11 @@
 """The auth service: wiring only. Run it with `python -m libs.core.server services.auth.app:app`."""
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from libs.core.app import Platform, create_app
 from libs.core.audit import INDEXES as AUDIT_INDEXES
 from libs.core.crypto import SecretBox
-from libs.core.events import Subscriber
 from libs.core.pagination import Paginator
 from services.auth import jobs, store, subscribers
 from services.auth.breaches import PasswordRules
@@ -55,10 +54,6 @@ async def open_auth(platform: Platform) -> AsyncIterator[Auth]:
             )
 
 
-def auth_subscribers(platform: Platform, auth: Auth) -> Iterable[Subscriber]:
-    return subscribers.of_auth(platform, auth)
-
-
 app = create_app(
     settings,
     schema=schema,
@@ -66,6 +61,6 @@ app = create_app(
     configs=[AuthConfig],
     routers=(*ROUTERS, *((messages.router,) if settings.development else ())),
     open=open_auth,
-    subscribers=auth_subscribers,
+    subscribers=subscribers.of_auth,
     jobs=jobs.of_auth,
 )

@@ -112,22 +112,19 @@ class Throttle:
         """Counts a browser that leaves for an identity provider: each is a flow that is kept for a while."""
         most = self._config.get(AuthConfig, tenant_id).oauth_starts_per_h
         take = Take(f"oauth:{tenant_id}:{network(address)}", Rates((Rate(most, 3600.0),)))
-        if refused := await self._limiter.refused(take):
-            raise RateLimited("too many sign-ins were begun: try again later", retry_after_s=refused.retry_after_s)
+        await self._limiter.take(take)
 
     async def may_begin_passkey_login(self, tenant_id: str, address: str) -> None:
         """Counts a login that somebody begins who has not said who they are: each is a flow, too."""
         most = self._config.get(AuthConfig, tenant_id).passkey_logins_per_h
         take = Take(f"passkeys:{tenant_id}:{network(address)}", Rates((Rate(most, 3600.0),)))
-        if refused := await self._limiter.refused(take):
-            raise RateLimited("too many sign-ins were begun: try again later", retry_after_s=refused.retry_after_s)
+        await self._limiter.take(take)
 
     async def may_rename(self, tenant_id: str, user_id: str) -> None:
         """Counts a username that a user asks for: each answer says whether somebody has it."""
         most = self._config.get(AuthConfig, tenant_id).renames_per_day
         take = Take(f"renames:{tenant_id}:{user_id}", Rates((Rate(most, 24 * 3600.0),)))
-        if refused := await self._limiter.refused(take):
-            raise RateLimited("too many usernames: try again later", retry_after_s=refused.retry_after_s)
+        await self._limiter.take(take)
 
     async def _begin(self, tenant_id: str, takes: dict[str, Take]) -> Attempt:
         refused = await self._limiter.refused(*takes.values())

@@ -45,7 +45,7 @@ async def sign_in(
     `password` is a new one, encoded: it is set when the user is in, and not before the second factor.
     """
     if refusal := _standing_refusal(user, resets=bool(password)):
-        await _refused(auth, context, user, methods, refusal)
+        await failed(auth, context, user, methods[0], refusal.code.lower())
         raise refusal
     seen = await devices.known(auth, user, device)
     trusted = seen is not None and seen.trusted(auth.platform.clock.now()) and not password
@@ -187,10 +187,6 @@ async def failed_for(auth: Auth, context: Context, user_id: str, method: str, re
         await record(auth, session, context, "login.failed", user_id=user_id, event=told, reason=reason)
 
     await auth.transaction(context.tenant_id, work)
-
-
-async def _refused(auth: Auth, context: Context, user: User, methods: tuple[str, ...], refusal: Refusal) -> None:
-    await failed(auth, context, user, methods[0], refusal.code.lower())
 
 
 async def _challenge(
