@@ -29,7 +29,7 @@ class Proxies:
         for hop in reversed([hop.strip() for hop in forwarded.split(",")] if self._trusted and forwarded else []):
             if not self._is_trusted(address) or not _is_address(hop):
                 break
-            address = hop
+            address = _plain(hop)
         return Client(address, _shown(agent[:_AGENT_CHARS]))
 
 
@@ -44,7 +44,7 @@ def _shown(agent: str) -> str:
 
 def _plain(address: str) -> str:
     """A socket for both versions names the peers of version 4 as addresses of version 6."""
-    return address.removeprefix("::ffff:") if "." in address else address
+    return address.lower().removeprefix("::ffff:") if "." in address else address
 
 
 def _is_address(text: str) -> bool:

@@ -21,6 +21,7 @@ class TestClient:
             (OURS, "10.0.0.1", "9.9.9.9, nonsense", "10.0.0.1", "no address"),
             (OURS, "fd00::1", "2001:db8::5", "2001:db8::5", "version 6"),
             (OURS, "::ffff:10.0.0.1", "9.9.9.9", "9.9.9.9", "our proxy, as a socket for both versions names it"),
+            (OURS, "10.0.0.1", "9.9.9.9, ::FFFF:10.0.0.2", "9.9.9.9", "another of ours, named so by the first"),
             (OURS, "::ffff:1.2.3.4", "9.9.9.9", "1.2.3.4", "and the same of anybody else"),
             (OURS, "", "9.9.9.9", "", "a peer without an address"),
         ],
