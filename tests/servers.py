@@ -67,4 +67,6 @@ def _processes(stack: ExitStack) -> dict[str, str]:
         # Dropped collections keep their files open for as long as a snapshot may want them: five minutes, unless told
         # otherwise. Seen: 20,000 files, all that a process may have, after 300 tests that made 30 collections each.
         client.admin.command("setParameter", 1, minSnapshotHistoryWindowInSeconds=15)
+        # Once a minute it would delete what a test's clock, which stands still in the past, dates.
+        client.admin.command("setParameter", 1, ttlMonitorEnabled=False)
     return {"MONGO_URL": mongo.url, "REDIS_URL": redis.url}
