@@ -1,6 +1,7 @@
 """The ASGI application: one path, three transports."""
 
 import math
+import time
 from urllib.parse import parse_qs
 
 import orjson
@@ -27,6 +28,9 @@ from libs.core.graphql.limits import Limits
 from libs.core.graphql.sse import TOKEN_HEADER, EventStreams
 from libs.core.graphql.streams import Streams
 from libs.core.graphql.websocket import serve_socket
+
+# Who takes longer, or is about to hold a stream, is asked for anew: their token may have been revoked meanwhile.
+_BODY_WITHIN_S = 0.25
 
 
 class GraphQLEndpoint:
@@ -99,7 +103,10 @@ class GraphQLEndpoint:
         elif token and media_type == EVENT_STREAM:
             await self._events.connect(token, context.caller, receive, send, sent)
         else:
+            began = time.monotonic()
             request = await read_request(scope, headers, receive, self._engine.limits)
+            if media_type == EVENT_STREAM or time.monotonic() - began > _BODY_WITHIN_S:
+                context = await self._context(scope, headers, None)
             if media_type == EVENT_STREAM:
                 await self._events.distinct(request, context, receive, send, sent)
             elif token:

@@ -1,11 +1,18 @@
 import asyncio
 import time
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import httpx
 import orjson
 import pytest
+from starlette.datastructures import Headers
+from starlette.types import Scope
 
+from libs.core.context import Context
+from libs.core.errors import Unauthenticated
+from libs.core.graphql import GraphQLEndpoint
+from tests.core.graphql import service
 from tests.core.graphql.conftest import Post, Served, serve
 from tests.core.graphql.service import endpoint
 
@@ -254,6 +261,27 @@ class TestConnection:
         async with serve(body_timeout_s=0.1) as served:
             answer = await self.say(served, self.HEAD + b"content-length: 20\r\n\r\n{")
             assert answer.startswith(b"HTTP/1.1 408")
+
+    @pytest.mark.parametrize(("accept", "wait_s"), [(GRAPHQL_JSON, 0.3), ("text/event-stream", 0.0)])
+    async def test_a_token_that_is_revoked_while_the_body_comes(self, accept: str, wait_s: float) -> None:
+        revoked = False
+
+        async def context(scope: Scope, headers: Headers, params: Mapping[str, Any] | None) -> Context:
+            if revoked:
+                raise Unauthenticated("the session is revoked")
+            return await service.context(scope, headers, params)
+
+        async def body() -> AsyncIterator[bytes]:
+            nonlocal revoked
+            yield b'{"query": '
+            await asyncio.sleep(wait_s)
+            revoked = True
+            yield b'"{ hello }"}'
+
+        app = GraphQLEndpoint(service.schema, context)
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+            headers = {"accept": accept, "content-type": JSON}
+            assert (await client.post("/graphql", content=body(), headers=headers)).status_code == 401
 
     async def test_a_client_that_leaves_in_the_middle(self, served: Served) -> None:
         _, writer = await asyncio.open_connection("127.0.0.1", served.port)
