@@ -319,3 +319,15 @@ class TestKeys:
             await show(house, await challenged(house), Proof(totp=app.code))
         with pytest.raises(Misconfigured):
             await totp.seal_anew(house.auth)
+
+    async def test_one_that_is_lost_does_not_keep_the_others_from_a_new_key(self, house: House) -> None:
+        ann, bob = await house.user(), await house.user("bob")
+        await with_app(house, ann)
+        await with_app(house, bob)
+        await house.auth.database["totp"].update_one({"_id": ann.key}, {"$set": {"sealed": b"x", "sealed_with": "0"}})
+        newer = replace(house.auth, box=SecretBox("a newer key,a key of tests", purpose="auth secrets"))
+        with pytest.raises(Misconfigured, match="1 of them"):
+            await totp.seal_anew(newer)
+        row = await house.auth.database["totp"].find_one({"_id": bob.key})
+        assert row
+        assert row["sealed_with"] == newer.box.key_id

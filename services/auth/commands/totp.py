@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from libs.core.context import Context
-from libs.core.errors import Refusal
+from libs.core.errors import Misconfigured, Refusal
 from libs.core.mongo import Session
 from services.auth.commands import factors, flows
 from services.auth.commands.auth import Auth
@@ -16,6 +16,7 @@ from services.auth.domain.users import User
 from services.auth.store import factors as stored
 
 _SEALED_AT_ONCE = 100
+_LOST_MOST = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +77,25 @@ async def remove_totp(auth: Auth, context: Context) -> None:
 
 
 async def seal_anew(auth: Auth) -> int:
-    """Those that are sealed with an older key, so that it can be given up: how many there were. A job calls it."""
-    total = 0
-    while found := await stored.sealed_otherwise(auth.database, auth.box.key_id, _SEALED_AT_ONCE):
+    """Those that are sealed with an older key, so that it can be given up: how many there were. A job calls it.
+
+    `Misconfigured` once all that can be is done, or too many cannot, if there are some that none of the keys opens.
+    """
+    total, lost = 0, list[str]()
+    while len(lost) < _LOST_MOST and (
+        found := await stored.sealed_otherwise(auth.database, auth.box.key_id, _SEALED_AT_ONCE, but=lost)
+    ):
         for totp in found:
             owner = sealed_for(totp.tenant_id, totp.user_id)
-            sealed = auth.box.seal(auth.box.open(totp.sealed, owner=owner), owner=owner)
-            await stored.seal_anew(auth.database, totp, sealed, auth.box.key_id)
-        total += len(found)
+            try:
+                secret = auth.box.open(totp.sealed, owner=owner)
+            except Misconfigured:
+                lost.append(totp.key)
+            else:
+                await stored.seal_anew(auth.database, totp, auth.box.seal(secret, owner=owner), auth.box.key_id)
+                total += 1
+    if lost:
+        raise Misconfigured(f"secrets of authenticator apps: {len(lost)} of them open with none of the keys")
     return total
 
 

@@ -45,9 +45,9 @@ async def remove_totp(database: Database, session: Session, tenant_id: str, user
     return bool(removed.deleted_count)
 
 
-async def sealed_otherwise(database: Database, key_id: str, limit: int) -> list[Totp]:
-    """Of all tenants: those that are sealed with another key."""
-    rows = database["totp"].find({"sealed_with": {"$ne": key_id}}).limit(limit)
+async def sealed_otherwise(database: Database, key_id: str, limit: int, *, but: Sequence[str]) -> list[Totp]:
+    """Of all tenants: those that are sealed with another key, `but` these."""
+    rows = database["totp"].find({"sealed_with": {"$ne": key_id}, "_id": {"$nin": but}}).limit(limit)
     return [_totp_from(row) async for row in rows]
 
 
