@@ -11,7 +11,7 @@ TIED := exec $(RUN) -I -S scripts/leash.py $$PPID $(RUN)
 .DEFAULT_GOAL := help
 
 help: ## Show this
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[36m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[36m%-16s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 up: env ## Start MongoDB, Redis and all services, with demo data; Ctrl-C stops them
 	@$(TIED) -m scripts.up

@@ -60,6 +60,8 @@ def _model(name: str) -> type[ConfigModel]:
             is_model = isinstance(model, type) and issubclass(model, ConfigModel) and model is not ConfigModel
             if is_model and model.config_name == name:
                 return model  # type: ignore[no-any-return]
+    if not name:
+        raise Failure("say which: make configure NAME=auth")
     raise Failure(f"there is no configuration {name!r}: those of services have their names, such as auth")
 
 

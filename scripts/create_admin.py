@@ -42,10 +42,10 @@ async def create(email: Identifier, tenant_id: str) -> str:
     """What was done, for whoever asked."""
     mongo = Mongo.connect(os.environ["MONGO_URL"], service="auth", namespace=os.environ.get("NAMESPACE", ""))
     try:
-        if not await mongo.core["tenants"].count_documents({"_id": tenant_id}, limit=1):
+        if (tenant := await mongo.core["tenants"].find_one({"_id": tenant_id}, {"name": True})) is None:
             raise Failure(f"there is no tenant {tenant_id}")
         known = await users.by_identifier(mongo.db, None, tenant_id, email)
-        encoded = "" if known else await _password(email)
+        encoded = "" if known else await _password(email.value, tenant_id, tenant["name"])
 
         async def work(session: Session) -> str:
             there = await users.by_identifier(mongo.db, session, tenant_id, email)
@@ -103,13 +103,13 @@ async def _record(mongo: Mongo, session: Session, user: User, action: str, told:
     )
 
 
-async def _password(email: Identifier) -> str:
-    """Encoded; "" for none: they sign in with a code, or reset it."""
+async def _password(*personal: str) -> str:
+    """Encoded; "" for none: they sign in with a code, or reset it. It is not made of `personal`."""
     chosen = (getpass("Password (empty: none): ") if sys.stdin.isatty() else sys.stdin.readline()).rstrip("\r\n")
     if not chosen:
         return ""
     with PasswordRules(os.environ.get("BREACHED_PASSWORDS", "")) as rules:
-        await rules.check(chosen, personal=[email.value])
+        await rules.check(chosen, personal=personal)
     async with Hasher() as hasher:
         return await hasher.hash(chosen)
 

@@ -22,7 +22,7 @@ from pymongo.errors import PyMongoError
 from libs.core.errors import CoreError
 from scripts import embedded, stack
 from scripts.process import Failure, Server
-from scripts.stack import LOGS, RUN, say
+from scripts.stack import LOGS, ROOT, RUN, say
 
 # A child that ends this often in this time would only end again.
 ENDS, ENDS_WITHIN_S = 3, 60.0
@@ -136,7 +136,7 @@ def _tell(services: Sequence[Server], environment: dict[str, str]) -> None:
     say(f"{'':14}with the password: {stack.DEMO_PASSWORD}")
     say(f"{'a token':14}make token USER=alice")
     say("")
-    say("up. Logs are in .run/logs; Ctrl-C stops everything.")
+    say(f"up. Logs are in {LOGS.relative_to(ROOT) if LOGS.is_relative_to(ROOT) else LOGS}; Ctrl-C stops everything.")
 
 
 def _watch(servers: Sequence[Server]) -> NoReturn:

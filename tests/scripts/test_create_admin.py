@@ -28,7 +28,7 @@ async def auth(mongo_url: str, namespace: str, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("NAMESPACE", namespace)
     async with scratch_mongo(mongo_url, service="auth", namespace=namespace) as mongo:
         await migrate(mongo.db, (*store.INDEXES, *AUDIT_INDEXES, *OUTBOX_INDEXES))
-        await mongo.core["tenants"].insert_one({"_id": "acme"})
+        await mongo.core["tenants"].insert_one({"_id": "acme", "name": "Roulette House"})
         yield mongo
 
 
@@ -68,8 +68,9 @@ class TestCreate:
         assert "already" in await create(ANNA, "acme")
         assert (await anna(auth)).roles == ("player", "admin")
 
-    async def test_a_weak_password(self, auth: Mongo, monkeypatch: pytest.MonkeyPatch) -> None:
-        typed(monkeypatch, "password\n")
+    @pytest.mark.parametrize("password", ["password", "acmeacme12", "Roulette House 1"])
+    async def test_a_weak_password(self, auth: Mongo, monkeypatch: pytest.MonkeyPatch, password: str) -> None:
+        typed(monkeypatch, f"{password}\n")
         with pytest.raises(Refusal):
             await create(ANNA, "acme")
         assert await auth.db["users"].count_documents({}) == 0
