@@ -346,7 +346,7 @@ class TestSchema:
     async def test_a_grant(self, house: House) -> None:
         ann, by = await house.user(password=""), await admin(house)
         mutation = """mutation ($input: GrantPermissionInput!) { grantPermission(input: $input) {
-            ... on Grant { id userId effect rule condition } ... on Problem { code } } }"""
+            ... on Grant { id userId effect ruleText condition } ... on Problem { code rule } } }"""
         condition = {"object.currency": {"eq": "EUR"}}
         asked = {"userId": ann.id, "permission": "wallet:read:tenant", "reason": "help", "condition": condition}
         made = (await ask(by, mutation, input=asked)).data["grantPermission"]

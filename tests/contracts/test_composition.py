@@ -6,6 +6,7 @@ from importlib import import_module
 from pathlib import Path
 
 import strawberry
+from graphql import GraphQLUnionType
 from strawberry import Schema
 
 from libs.core.graphql import Problem, build_schema
@@ -56,6 +57,19 @@ def test_all_services_compose() -> None:
 def test_what_core_provides_is_shared() -> None:
     payment = import_module("services.payment.schema").schema
     assert compose(payment=payment, badges=build_schema(Query)) == ""
+
+
+def test_all_fields_of_a_result_can_be_asked_for_together() -> None:
+    """A document that asks two types of a union for a field of one name is valid only if both say the same type."""
+    for name in SERVICES:
+        schema = import_module(f"services.{name}.schema").schema
+        for union in schema._schema.type_map.values():
+            if isinstance(union, GraphQLUnionType) and union.name != "_Entity":
+                types: dict[str, str] = {}
+                for member in union.types:
+                    for field, definition in member.fields.items():
+                        asked = f"{union.name}: {member.name}.{field}"
+                        assert types.setdefault(field, str(definition.type)) == str(definition.type), asked
 
 
 def test_a_field_that_two_services_define_does_not_compose() -> None:

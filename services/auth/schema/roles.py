@@ -130,7 +130,7 @@ class Grant:
     user_id: ID
     effect: GrantEffect
     permission: str
-    rule: str = strawberry.field(description="With all that bounds it.")
+    rule_text: str = strawberry.field(description="The permission, with all that bounds it.")
     since: datetime | None
     until: datetime | None
     level: int = strawberry.field(description="How many factors must have been proven.")
@@ -149,7 +149,7 @@ class Grant:
             user_id=ID(grant.subject_id),
             effect=GrantEffect(grant.effect),
             permission=grant.permission,
-            rule=str(grant.rule),
+            rule_text=str(grant.rule),
             since=bounds.since,
             until=bounds.until,
             level=bounds.level,
