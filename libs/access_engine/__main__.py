@@ -149,7 +149,10 @@ def _who_can(options: argparse.Namespace) -> int:
         _say(f"grant {grant.id}: {grant.subject_id} of {grant.tenant_id}, {grant.rule}")
     for subject in found.subjects:
         _say(f"subject {subject.id} of {subject.tenant_id}")
-    return 0 if found.roles or found.grants or found.subjects else 1
+    somebody = bool(found.roles or found.grants or found.subjects)
+    if not somebody:
+        _say("nobody")
+    return 0 if somebody else 1
 
 
 def _diff(options: argparse.Namespace) -> int:

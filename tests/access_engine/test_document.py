@@ -112,6 +112,8 @@ class TestOtherCommands:
     def test_who_can(self, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["who-can", str(file), "wallet:read w1"]) == 0
         assert capsys.readouterr().out.splitlines()[:2] == ["role player: own", "role support: tenant"]
+        assert main(["who-can", str(file), "wallet:melt w1"]) == 1
+        assert capsys.readouterr().out == "nobody\n"
 
     def test_diff(self, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         new = tmp_path / "new.yaml"

@@ -237,7 +237,7 @@ class _Execution(Executor[None]):
             if not timeout.expired():
                 raise
         if self.operation.operation is OperationType.MUTATION:
-            raise OutcomeUnknown("time ran out before the answer came: ask again with the same id")
+            raise OutcomeUnknown("time ran out, and it may have been done: ask again, with the same id if there is one")
         raise DeadlineExceeded("time ran out before the answer came")
 
 
