@@ -34,9 +34,14 @@ class TestSoak:
 
 class TestRollingRestart:
     def test_no_call_fails(self, tmp_path: Path) -> None:
-        """Clients go elsewhere when a connection is refused, and need to know no more than that."""
+        """Clients go elsewhere when a connection is refused, and need to know no more than that.
+
+        But for the request that is on its way just when its idle connection is closed: HTTP/1.1 has no word for that. It
+        is asked again with the same id.
+        """
         restarts = (nemesis.restart_all_in_turn,)
         plan = Plan(seed="1", seconds=8, processes=2, clients=2, faults=restarts, at_most=1)
         result = run(plan, tmp_path)
         assert not result.violations, f"{result}, see {tmp_path}"
-        assert result.troubles.keys() <= {"REFUSED_CONNECTION"}, f"{result}, see {tmp_path}"
+        assert result.troubles.keys() <= {"REFUSED_CONNECTION", "CONNECTION_LOST"}, f"{result}, see {tmp_path}"
+        assert result.troubles["CONNECTION_LOST"] <= 2, f"{result}, see {tmp_path}"
