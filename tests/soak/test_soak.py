@@ -36,8 +36,8 @@ class TestRollingRestart:
     def test_no_call_fails(self, tmp_path: Path) -> None:
         """Clients go elsewhere when a connection is refused, and need to know no more than that.
 
-        But for a request that is on its way just when its idle connection is closed: HTTP/1.1 has no word for that. It is
-        asked again with the same id.
+        But for a request that is on its way just when its idle connection is closed: HTTP/1.1 has no word for that,
+        and the same id is asked again.
         """
         restarts = (nemesis.restart_all_in_turn,)
         plan = Plan(seed="1", seconds=8, processes=2, clients=2, faults=restarts, at_most=1)
