@@ -156,11 +156,13 @@ def create_app(
     subscribers: Callable[[Platform, Any], Iterable[Subscriber]] = _none,
     jobs: Callable[[Platform, Any], Iterable[Job]] = _none,
     limits: Limits | None = None,
+    keeps_memory: bool = False,
 ) -> Service:
     """The service as an ASGI application. Nothing is connected until it starts.
 
     `open` is the service's own resources, and what it yields is `Context.service`; `subscribers` and `jobs` are made
-    of the platform and that.
+    of the platform and that. `keeps_memory`: the service wants large blocks again and again (see `give_memory_back` in
+    `libs/core/server.py`).
     """
     parts = Parts(settings, indexes, migrations, configs, open, subscribers, jobs)
     proxies = Proxies(settings.trusted_proxies)
@@ -173,7 +175,7 @@ def create_app(
         redoc_url=None,
     )
     app.state.settings, app.state.parts, app.state.stopping = settings, parts, asyncio.Event()
-    app.state.proxies = proxies
+    app.state.proxies, app.state.keeps_memory = proxies, keeps_memory
     app.edge = Edge(super(Service, app).__call__, graphql=graphql, development=settings.development)
     app.add_exception_handler(CoreError, _show_error)
     app.add_exception_handler(RequestValidationError, _show_invalid)

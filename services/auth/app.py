@@ -63,4 +63,5 @@ app = create_app(
     open=open_auth,
     subscribers=subscribers.of_auth,
     jobs=jobs.of_auth,
+    keeps_memory=True,  # argon2's
 )
