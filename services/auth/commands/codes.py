@@ -78,11 +78,11 @@ async def start(
     return started
 
 
-async def resend(auth: Auth, context: Context, kind: FlowKind, token: str) -> Started:
+async def resend(auth: Auth, context: Context, purpose: str, token: str) -> Started:
     """Another code, in place of the one before. The tries of the flow are what they were."""
-    if kind not in RESENDABLE:
-        raise InvalidInput("nothing is sent in this", field="input.kind")
-    flow = await flows.look(auth, context, kind, token)
+    if purpose not in RESENDABLE:
+        raise InvalidInput(f"purpose is one of {', '.join(RESENDABLE)}", field="purpose")
+    flow = await flows.look(auth, context, FlowKind(purpose), token)
     await auth.throttle.may_send(context.tenant_id, recipient_of(flow), context.client.address)
     code = new_code()
 

@@ -30,6 +30,11 @@ async def known(auth: Auth, user: User | None, device: Device, session: Session 
     return await stored.load(auth.database, session, tenant_id, user_id, id_, auth.platform.clock.now())
 
 
+async def trusted(auth: Auth, user: User, device: Device) -> bool:
+    seen = await known(auth, user, device)
+    return seen is not None and seen.trusted(auth.platform.clock.now())
+
+
 async def remember(
     auth: Auth, session: Session, context: Context, user: User, device: Device, *, trust: bool = False
 ) -> str:

@@ -47,9 +47,8 @@ async def sign_in(
     if refusal := _standing_refusal(user, resets=bool(password)):
         await failed(auth, context, user, methods[0], refusal.code.lower())
         raise refusal
-    seen = await devices.known(auth, user, device)
-    trusted = seen is not None and seen.trusted(auth.platform.clock.now()) and not password
-    if user.second_factors and level_of(methods) < 2 and not trusted:
+    wants_another = bool(user.second_factors) and level_of(methods) < 2
+    if wants_another and (password or not await devices.trusted(auth, user, device)):
         return await _challenge(auth, context, user, methods, after, password)
 
     async def work(session: Transaction) -> SignedIn:
