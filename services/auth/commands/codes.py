@@ -16,7 +16,6 @@ from services.auth.commands.flows import Started
 from services.auth.commands.sign_in import failed_for
 from services.auth.domain.flows import Flow, FlowKind
 from services.auth.domain.identifiers import Identifier
-from services.auth.domain.messages import Channel
 from services.auth.store import flows as stored
 
 # Who guesses at these is after an account.
@@ -123,9 +122,8 @@ async def _send(auth: Auth, session: Session, context: Context, flow: Flow, toke
         params["operation"] = flow.data["operation"]
     if flow.data["good"]:
         params |= {"code": code, "link": _link(auth, flow, token, code)}
-    channel: Channel = "sms" if recipient.kind == "phone" else "email"
     await auth.messages.queue(
-        session, context.tenant_id, channel, recipient.value, flow.data["letter"], params, flow.expires_at
+        session, context.tenant_id, recipient.channel, recipient.value, flow.data["letter"], params, flow.expires_at
     )
 
 

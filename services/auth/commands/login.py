@@ -11,7 +11,6 @@ from services.auth.commands.codes import Letter
 from services.auth.commands.devices import Device
 from services.auth.commands.flows import Started
 from services.auth.commands.passwords import of_flow
-from services.auth.commands.registration import amr_of
 from services.auth.commands.sign_in import Challenge, failed, sign_in
 from services.auth.commands.tokens import SignedIn
 from services.auth.domain.flows import FlowKind
@@ -51,7 +50,7 @@ async def login_with_code(
 ) -> SignedIn | Challenge:
     flow = await codes.attempt(auth, context, FlowKind.LOGIN_CODE, flow_token, code)
     user = await of_flow(auth, flow)
-    return await sign_in(auth, context, user, (amr_of(codes.recipient_of(flow)),), device=device, after=flow)
+    return await sign_in(auth, context, user, (codes.recipient_of(flow).channel,), device=device, after=flow)
 
 
 async def _rehash(auth: Auth, user: User, password: str) -> User:

@@ -10,7 +10,6 @@ from services.auth.commands.devices import Device
 from services.auth.commands.flows import Started
 from services.auth.commands.fresh import demand_fresh
 from services.auth.commands.password_rules import check_password
-from services.auth.commands.registration import amr_of
 from services.auth.commands.sign_in import Challenge, set_password, sign_in
 from services.auth.commands.tokens import SignedIn
 from services.auth.domain.flows import Flow, FlowKind
@@ -35,7 +34,7 @@ async def reset(
     user = await of_flow(auth, flow)
     await check_password(auth, user.tenant_id, password, *personal(user))
     encoded = await auth.hasher.hash(password)
-    methods = (amr_of(codes.recipient_of(flow)),)
+    methods = (codes.recipient_of(flow).channel,)
     return await sign_in(auth, context, user, methods, device=device, after=flow, password=encoded)
 
 

@@ -105,10 +105,6 @@ async def insert(
         await record(auth, session, context, "user.verified", user_id=user.id, actor=who, event=told)
 
 
-def amr_of(recipient: Identifier) -> str:
-    return "sms" if recipient.kind == "phone" else "email"
-
-
 def _told(user: User) -> dict[str, Any]:
     return {"roles": list(user.roles), "username": user.username}
 

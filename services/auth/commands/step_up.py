@@ -91,7 +91,7 @@ async def start(auth: Auth, context: Context, operation: SensitiveOperation | No
         started = await codes.start(
             auth, context, FlowKind.STEP_UP, to, letter, user_id=user.id, data=data, locale=user.locale
         )
-        sent_by = "sms" if to.kind == "phone" else "email"
+        sent_by = to.channel
         return Asked(started.token, started.expires_at, methods, operation, None, sent_by, started.resend_at)
     token, flow = await flows.begin(auth, context, FlowKind.STEP_UP, user_id=user.id, data=data)
     options = await passkeys.options_for(auth, user, token) if factors.PASSKEY in methods else None
@@ -147,7 +147,7 @@ async def _proven(
     if shown.factor:
         return await prove(auth, context, session, user, shown.factor, flow_token)
     if shown.code and is_code(flow_token, shown.code, flow.data.get("code", "")):
-        return ("sms" if codes.recipient_of(flow).kind == "phone" else "email",)
+        return (codes.recipient_of(flow).channel,)
     return None
 
 

@@ -14,6 +14,7 @@ import phonenumbers
 from phonenumbers import PhoneNumberFormat, PhoneNumberType
 
 from libs.core.errors import InvalidInput
+from services.auth.domain.messages import Channel
 
 IdentifierKind = Literal["email", "phone", "username"]
 
@@ -63,6 +64,11 @@ class Identifier:
     kind: IdentifierKind
     value: str
     limit_key: str
+
+    @property
+    def channel(self) -> Channel:
+        """How a code gets there, which is also how whoever enters it has proven who they are."""
+        return "sms" if self.kind == "phone" else "email"
 
 
 def parse_identifier(text: str, field: str) -> Identifier:
