@@ -1,0 +1,48 @@
+"""Plans operations, and keeps the plans."""
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
+
+from gateway.federation.plan.choice import PlanTooLarge, Unreachable, choose
+from gateway.federation.plan.operation import Operation
+from gateway.federation.plan.plan import Plan, compiled
+from gateway.federation.supergraph import Supergraph
+
+
+class Planner:
+    """Plans operations over one supergraph. The least recently used of more than `kept` plans is forgotten.
+
+    `most_fields` bounds an operation once its fragments are spread out, however often they spread each other.
+    """
+
+    def __init__(self, supergraph: Supergraph, *, kept: int = 1_000, most_fields: int = 5_000) -> None:
+        self._graph = supergraph
+        self._kept = kept
+        self._most_fields = most_fields
+        self._plans: OrderedDict[tuple[str, tuple[bool, ...]], Plan] = OrderedDict()
+
+    def plan(self, operation: Operation, variables: Mapping[str, Any]) -> Plan:
+        """Only variables that @skip and @include ask for matter. `PlanTooLarge`; `Unreachable` if the supergraph has a
+        field that no subgraph can answer there."""
+        conditions = operation.conditions(variables)
+        key = (operation.normalised, tuple(conditions.values()))
+        plan = self._plans.get(key)
+        if plan is not None:
+            self._plans.move_to_end(key)
+            return plan
+        plan = self._plans[key] = self._anew(operation, conditions)
+        if len(self._plans) > self._kept:
+            self._plans.popitem(last=False)
+        return plan
+
+    def _anew(self, operation: Operation, conditions: Mapping[str, bool]) -> Plan:
+        most = self._most_fields
+        try:
+            layout, fetches = choose(self._graph, operation, conditions, most=most)
+        except Unreachable:  # together; one by one there may be ways
+            layout, fetches = choose(self._graph, operation, conditions, most=most, apart=True)
+        return compiled(operation, layout, fetches)
+
+
+__all__ = ["Plan", "PlanTooLarge", "Planner", "Unreachable"]
