@@ -14,7 +14,6 @@ from typing import Any, Literal, TypeAlias
 
 from graphql import (
     ConstDirectiveNode,
-    DirectiveDefinitionNode,
     DirectiveNode,
     DocumentNode,
     EnumTypeDefinitionNode,
@@ -23,7 +22,6 @@ from graphql import (
     GraphQLError,
     GraphQLSchema,
     InlineFragmentNode,
-    InputObjectTypeDefinitionNode,
     InterfaceTypeDefinitionNode,
     ListTypeNode,
     NamedTypeNode,
@@ -130,7 +128,7 @@ class Jump:
     into_interface_object: bool
 
 
-def _never(label: str) -> bool:
+def _whole(label: str) -> bool:
     return label == "percent(100)"
 
 
@@ -148,7 +146,7 @@ class Supergraph:
         self._jumps: dict[str, tuple[Jump, ...]] = {}
 
     @classmethod
-    def parse(cls, sdl: str, *, is_active: Callable[[str], bool] = _never) -> "Supergraph":
+    def parse(cls, sdl: str, *, is_active: Callable[[str], bool] = _whole) -> "Supergraph":
         """`InvalidSupergraph` if it is none. `is_active` decides about the labels of progressive @override: the
         default lets nothing but `percent(100)` move."""
         try:
@@ -398,6 +396,3 @@ def narrowed(selections: FieldSet, type_name: str, supergraph: Supergraph) -> It
             on = node.type_condition.name.value if node.type_condition else type_name
             if on == type_name or (on in supergraph.types and type_name in supergraph.possible(on)):
                 yield from narrowed(node.selection_set, type_name, supergraph)
-
-
-__all__ = ["DirectiveDefinitionNode", "InputObjectTypeDefinitionNode", "InvalidSupergraph", "Supergraph"]

@@ -37,7 +37,7 @@ class Executor:
     ) -> Json:
         """`{"data": …}`, with "errors" if there are any. `variables` are as the client sent them, and known to fit.
 
-        `headers` go to every subgraph. `deadline` is on the event loop's clock: what has not answered by then has failed.
+        `headers` go to every subgraph. `deadline` is on the event loop's clock: what has not answered by then failed.
         """
         run = _Run(plan, self._transport, variables, headers, deadline)
         await run.all()
@@ -46,8 +46,8 @@ class Executor:
     async def subscribe(
         self, plan: Plan, variables: Mapping[str, Any], *, headers: Mapping[str, str], deadline: float
     ) -> AsyncGenerator[Json, None]:
-        """The same for each event of a subscription, with what other subgraphs add to it. `deadline` is for its beginning; each event has
-        as long as that was away. `SubgraphFailed` if it cannot begin, or breaks off.
+        """The same for each event of a subscription, with what other subgraphs add to it. `SubgraphFailed` if it cannot
+        begin, or breaks off. `deadline` is for its beginning; each event has as long as that was away.
         """
         loop = asyncio.get_running_loop()
         within_s = deadline - loop.time()

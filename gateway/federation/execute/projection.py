@@ -1,7 +1,7 @@
-"""From what subgraphs answered to what the client asked for, in one walk: order, names, types and nulls as GraphQL says.
+"""From what subgraphs answered to what the client asked for, in one walk: order, names, types, nulls.
 
-What does not fit its type becomes null, with an error, and takes whatever must not be null up with it. Paths are put together on
-the way back up, so that they cost nothing as long as all is well.
+What does not fit its type becomes null, with an error, and takes whatever must not be null up with it. Paths are put
+together on the way back up, so that they cost nothing as long as all is well.
 """
 
 from collections.abc import Callable
@@ -39,7 +39,8 @@ Faults = list[Fault]
 # A value that is not null, completed; or None, with a fault added.
 Complete = Callable[[Any, Faults], Any]
 
-# key, name in subgraphs' answers, how it is completed, the class that needs no completing, whether it may be null, "Type.field"
+# The key, the name in subgraphs' answers, how it is completed, the class that needs no completing, whether it may be
+# null, and "Type.field".
 _Field = tuple[str, str, Complete, type | None, bool, str]
 
 

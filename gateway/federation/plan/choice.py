@@ -1,7 +1,8 @@
 """From what is asked for to requests: as few one after the other as can be, and as few as that allows.
 
-First everything that is asked for is laid out (`Demand`): each leaf has a least depth, and the plan cannot be shallower than the
-deepest of those. Then each leaf, the deepest first, gets the subgraph that costs the fewest requests more within that depth.
+First everything that is asked for is laid out (`Demand`): each leaf has a least depth, and the plan cannot be shallower
+than the deepest of those. Then each leaf, the deepest first, gets the subgraph that costs the fewest requests more
+within that depth.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -353,7 +354,8 @@ def choose(
 
 
 def _in_series(search: Search, place: Place, leaves: Iterable[Leaf]) -> Iterable[list[Leaf]]:
-    """The leaves by root field, in their order; neighbours that one subgraph answers together, which it does in series."""
+    """The leaves by root field, in their order; neighbours together if one subgraph answers them, which it does in
+    series."""
     by_slot: dict[int, list[Leaf]] = {id(slot): [] for slot in place.slots.values()}
     for leaf in leaves:
         by_slot[id(_root_slot(leaf))].append(leaf)

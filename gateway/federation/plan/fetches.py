@@ -60,8 +60,8 @@ class Target:
 
 @dataclass(slots=True, eq=False)
 class Fetch:
-    """One request. It asks for `selection` at the root (of the operation, or of a Query at `spot`), or else for the entities at `spot`:
-    `targets` by the type that an object has, None for all of them."""
+    """One request. It asks for `selection` at the root (of the operation, or of a Query at `spot`), or else for the
+    entities at `spot`: `targets` by the type that an object has, None for all of them."""
 
     member: Member
     operation: OperationType

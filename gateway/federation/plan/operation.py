@@ -6,10 +6,8 @@ from typing import Any
 from graphql import (
     ArgumentNode,
     BooleanValueNode,
-    FieldNode,
     FragmentDefinitionNode,
     FragmentSpreadNode,
-    InlineFragmentNode,
     ListValueNode,
     Node,
     ObjectValueNode,

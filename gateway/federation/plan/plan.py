@@ -18,8 +18,8 @@ Path = tuple[tuple[str, frozenset[str] | None], ...]
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One request, after those in `after` have been answered. With `representations` it asks for the entities at `paths`, named by
-    the type of each object (None: whatever its type is); without, it asks at the root.
+    """One request, after those in `after` have been answered. With `representations` it asks for the entities at
+    `paths`, named by the type of each object (None: whatever its type is); without, it asks at the root.
     """
 
     id: int

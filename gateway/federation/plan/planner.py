@@ -4,7 +4,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.federation.plan.choice import PlanTooLarge, Unreachable, choose
+from gateway.federation.plan.choice import Unreachable, choose
 from gateway.federation.plan.operation import Operation
 from gateway.federation.plan.plan import Plan, compiled
 from gateway.federation.supergraph import Supergraph
@@ -43,6 +43,3 @@ class Planner:
         except Unreachable:  # together; one by one there may be ways
             layout, fetches = choose(self._graph, operation, conditions, most=most, apart=True)
         return compiled(operation, layout, fetches)
-
-
-__all__ = ["Plan", "PlanTooLarge", "Planner", "Unreachable"]

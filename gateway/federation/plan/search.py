@@ -1,8 +1,8 @@
 """Which subgraphs get to a place, and after how many requests.
 
-Every place has a state for each subgraph that can get there: along a field from a state of the place above, or by a key, which costs
-a request after those that bring the key. States hold every way of the fewest requests one after the other; which of
-them is taken is decided later (`choice.py`), when all that is asked for is known.
+Every place has a state for each subgraph that can get there: along a field from a state of the place above, or by a
+key, which costs a request after those that bring the key. States hold every way of the fewest requests one after the
+other; which of them is taken is decided later (`choice.py`), when all that is asked for is known.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -43,15 +43,6 @@ class Search:
                 state.ways.append(Way("root", 1))
                 place.states[member.id, ()] = state
         return spot
-
-    def at(self, place: Place, member_ids: Iterable[str]) -> None:
-        """Says that `place` is reached by these subgraphs, with nothing before (for who explores without an operation)."""
-        place.states = {}
-        for id_ in member_ids:
-            member = self.graph.subgraphs[id_]
-            if local := member.types.get(place.type):
-                place.states[id_, ()] = State(place, member, local, 1, ways=[Way("root", 1)])
-        self._jump(place)
 
     # States
 
@@ -291,12 +282,7 @@ class Search:
     # Selections
 
     def leaf_depth(self, leaf: Leaf) -> int:
-        place, slot = leaf
-        if slot.name == "__typename":
-            return min(
-                (s.depth for s in self.states(place) if not (place.spot.abstract and s.opaque)), default=UNREACHABLE
-            )
-        return min((depth for depth, _, _ in self.options(place, slot.name)), default=UNREACHABLE)
+        return min((depth for depth, _ in self.leaf_options(leaf)), default=UNREACHABLE)
 
     def leaf_options(self, leaf: Leaf) -> Sequence[tuple[int, State]]:
         place, slot = leaf
@@ -402,6 +388,3 @@ def _beneath(provided: tuple[FieldSet, ...], name: str) -> tuple[FieldSet, ...]:
         for n in each.selections
         if isinstance(n, FieldNode) and n.name.value == name and n.selection_set
     )
-
-
-__all__ = ["UNREACHABLE", "Leaf", "Option", "Search"]

@@ -1,8 +1,8 @@
 """Where a plan looks at things: the places of an answer, what is asked for there, and how a subgraph gets there.
 
-An answer is a tree. Each of its objects, or each list of them, is a `Spot`. Objects of different types at one spot differ in
-what is asked of them and in who knows it, so a spot has a `Place` for each type that is looked at by itself, and a
-`common` one for what is asked of all of them. A field that is asked for at a place is a `Slot`.
+An answer is a tree. Each of its objects, or each list of them, is a `Spot`. Objects of different types at one spot
+differ in what is asked of them and in who knows it, so a spot has a `Place` for each type that is looked at by itself,
+and a `common` one for what is asked of all of them. A field that is asked for at a place is a `Slot`.
 """
 
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 from zlib import crc32
 
-from graphql import ArgumentNode, DirectiveNode, FieldNode, SelectionSetNode
+from graphql import ArgumentNode, DirectiveNode, FieldNode, parse_type
 
 from gateway.federation.supergraph import FieldSet, GlobalField, Jump, LocalField, LocalType, Member, Supergraph
 
@@ -25,8 +25,8 @@ Leaf = tuple["Place", "Slot"]
 
 @dataclass(slots=True, eq=False)
 class Way:
-    """How a state is reached: `root`, from the operation itself; `field`, along `slot` from a state of the place above; `narrow`, as one of
-    the types of the common place; `jump`, by a key, with a request of its own."""
+    """How a state is reached: `root`, from the operation itself; `field`, along `slot` from a state of the place above;
+    `narrow`, as one of the types of the common place; `jump`, by a key, with a request of its own."""
 
     kind: Literal["root", "field", "narrow", "jump"]
     depth: int
@@ -38,7 +38,7 @@ class Way:
 
 @dataclass(slots=True, eq=False)
 class State:
-    """A place as seen by one subgraph. `depth` is the number of requests, one after the other, that it takes to get there."""
+    """A place as seen by one subgraph. `depth` is how many requests, one after the other, it takes to get there."""
 
     place: "Place"
     member: Member
@@ -142,7 +142,7 @@ class Spot:
             yield self.places[type_]
 
     def path(self) -> tuple[tuple[str, frozenset[str] | None], ...]:
-        """The steps from the root: the names in subgraphs' answers, each with the types that it is taken on, if not on all."""
+        """The steps from the root: names in subgraphs' answers, each with the types that it is taken on, if not all."""
         if self.slot is None:
             return ()
         place = self.slot.place
@@ -201,12 +201,4 @@ def _same(one: tuple[FieldNode, ...], other: tuple[FieldNode, ...]) -> bool:
     return len(one) == len(other) and all(a is b for a, b in zip(one, other, strict=True))
 
 
-def _typename_field() -> GlobalField:
-    from graphql import parse_type
-
-    return GlobalField("__typename", "String", parse_type("String!", no_location=True))
-
-
-_TYPENAME = _typename_field()
-
-__all__ = ["UNREACHABLE", "Leaf", "Option", "Place", "SelectionSetNode", "Slot", "Spot", "State", "Way"]
+_TYPENAME = GlobalField("__typename", "String", parse_type("String!", no_location=True))
