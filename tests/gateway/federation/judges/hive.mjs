@@ -1,0 +1,72 @@
+// Hive's composer, gateways and planner, asked by JSON lines on standard input: {"compose": [{name, url, sdl}]} gives
+// {"graph": n} or {"errors"}; {"graph": n, "query", "variables", "runtime": "stitching" | "router"} gives what a client would be
+// answered; {"graph": n, "plan": query} gives a plan. One answer a line, in the order of the questions.
+import { createInterface } from "node:readline";
+import { createGatewayRuntime } from "@graphql-hive/gateway-runtime";
+import { QueryPlanner } from "@graphql-hive/router-query-planner";
+import { unifiedGraphHandler } from "@graphql-hive/router-runtime";
+import { composeServices } from "@theguild/federation-composition";
+import { parse } from "graphql";
+
+const graphs = [];
+
+function compose(subgraphs) {
+  const services = subgraphs.map(({ name, url, sdl }) => ({ name, url, typeDefs: parse(sdl) }));
+  const { supergraphSdl, errors } = composeServices(services);
+  if (errors?.length) return { errors: errors.map(({ message, extensions }) => `${extensions?.code}: ${message}`) };
+  return { ...load(supergraphSdl), supergraphSdl };
+}
+
+function load(sdl) {
+  return { graph: graphs.push({ sdl, runtimes: {} }) - 1 };
+}
+
+function runtime(graph, kind) {
+  graph.runtimes[kind] ??= createGatewayRuntime({
+    supergraph: () => graph.sdl,
+    maskedErrors: false,
+    logging: false,
+    ...(kind === "router" ? { unifiedGraphHandler } : {}),
+  });
+  return graph.runtimes[kind];
+}
+
+async function execute(graph, { query, variables, runtime: kind = "stitching" }) {
+  const response = await runtime(graph, kind).fetch("http://gateway/graphql", {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify({ query, variables }),
+  });
+  return response.json();
+}
+
+function plan(graph, query) {
+  graph.planner ??= new QueryPlanner(graph.sdl);
+  return graph.planner.plan(query, null, new Set(), 0);
+}
+
+async function forget(graph) {
+  for (const kind of Object.keys(graph.runtimes)) await graph.runtimes[kind][Symbol.asyncDispose]?.();
+  graph.runtimes = {};
+  graph.planner = undefined;
+  return {};
+}
+
+async function answer(question) {
+  if (question.compose) return compose(question.compose);
+  if (question.load) return load(question.load);
+  const graph = graphs[question.graph];
+  if (question.forget) return forget(graph);
+  return question.plan ? plan(graph, question.plan) : execute(graph, question);
+}
+
+for await (const line of createInterface({ input: process.stdin })) {
+  let result;
+  try {
+    result = await answer(JSON.parse(line));
+  } catch (error) {
+    result = { failure: String(error?.stack ?? error) };
+  }
+  process.stdout.write(JSON.stringify(result) + "\n");
+}
+process.exit(0);
