@@ -1,5 +1,5 @@
 // Hive's composer, gateways and planner, asked by JSON lines on standard input: {"compose": [{name, url, sdl}]} gives
-// {"graph": n} or {"errors"}; {"graph": n, "query", "variables", "runtime": "stitching" | "router"} gives what a client would be
+// {"graph": n, "supergraphSdl", "api"} or {"errors"}; {"graph": n, "query", "variables", "runtime": "stitching" | "router"} gives what a client would be
 // answered; {"graph": n, "plan": query} gives a plan. One answer a line, in the order of the questions.
 import { createInterface } from "node:readline";
 import { createGatewayRuntime } from "@graphql-hive/gateway-runtime";
@@ -14,11 +14,9 @@ function compose(subgraphs) {
   const services = subgraphs.map(({ name, url, sdl }) => ({ name, url, typeDefs: parse(sdl) }));
   const { supergraphSdl, errors } = composeServices(services);
   if (errors?.length) return { errors: errors.map(({ message, extensions }) => `${extensions?.code}: ${message}`) };
-  return { ...load(supergraphSdl), supergraphSdl };
-}
-
-function load(sdl) {
-  return { graph: graphs.push({ sdl, runtimes: {} }) - 1 };
+  const planner = new QueryPlanner(supergraphSdl);
+  const graph = graphs.push({ sdl: supergraphSdl, runtimes: {}, planner }) - 1;
+  return { graph, supergraphSdl, api: planner.consumerSchema };
 }
 
 function runtime(graph, kind) {
@@ -41,7 +39,6 @@ async function execute(graph, { query, variables, runtime: kind = "stitching" })
 }
 
 function plan(graph, query) {
-  graph.planner ??= new QueryPlanner(graph.sdl);
   return graph.planner.plan(query, null, new Set(), 0);
 }
 
@@ -54,7 +51,6 @@ async function forget(graph) {
 
 async function answer(question) {
   if (question.compose) return compose(question.compose);
-  if (question.load) return load(question.load);
   const graph = graphs[question.graph];
   if (question.forget) return forget(graph);
   return question.plan ? plan(graph, question.plan) : execute(graph, question);

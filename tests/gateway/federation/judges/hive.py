@@ -55,16 +55,17 @@ class Hive:
         answer = self.ask({"compose": given})
         if "errors" in answer:
             raise DoesNotCompose(*answer["errors"])
-        return Graph(self, answer["graph"], answer["supergraphSdl"])
+        return Graph(self, answer["graph"], answer["supergraphSdl"], answer["api"])
 
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """A supergraph that Hive's composer made."""
+    """A supergraph that Hive's composer made. `api` is the SDL of what clients see of it."""
 
     hive: Hive
     number: int
     sdl: str
+    api: str
 
     def execute(
         self,

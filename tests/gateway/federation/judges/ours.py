@@ -1,6 +1,7 @@
 """Our engine over a world, and what is compared of two answers."""
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,10 +24,12 @@ class InProcess:
     waves: Waves
 
     async def fetch(self, request: SubgraphRequest) -> dict[str, Any]:
-        return await self.waves.answer(request.subgraph, request.query, request.variables)
+        body = json.loads(request.body)  # as it would arrive
+        return await self.waves.answer(request.subgraph, body["query"], body.get("variables"))
 
     async def subscribe(self, request: SubgraphRequest) -> AsyncGenerator[dict[str, Any], None]:
-        for event in self.world.events(request.subgraph, request.query, request.variables):
+        body = json.loads(request.body)
+        for event in self.world.events(request.subgraph, body["query"], body.get("variables")):
             yield event
 
 

@@ -99,7 +99,7 @@ class Facts:
     """What is true in the world, whichever subgraph is asked."""
 
     def __init__(self, readings: Mapping[str, Reading]) -> None:
-        self._readings = readings
+        self.readings = readings
         self._objects = {name: sdl.objects(reading.schema) for name, reading in readings.items()}
         self._interface_objects = {name for reading in readings.values() for name in reading.interface_objects}
         self._keyed_interfaces = {
@@ -116,7 +116,7 @@ class Facts:
     def _find_members(self) -> dict[str, tuple[str, ...]]:
         """The objects of each interface and union, over all subgraphs."""
         found: dict[str, set[str]] = {}
-        for reading in self._readings.values():
+        for reading in self.readings.values():
             for name, type_ in reading.schema.type_map.items():
                 if isinstance(type_, GraphQLInterfaceType | GraphQLUnionType) and not name.startswith("_"):
                     possible = {object_.name for object_ in reading.schema.get_possible_types(type_)}
@@ -124,7 +124,7 @@ class Facts:
         return {name: tuple(sorted(possible)) for name, possible in found.items()}
 
     def _find_key_fields(self) -> Iterator[tuple[str, str]]:
-        for reading in self._readings.values():
+        for reading in self.readings.values():
             for name, keys in reading.keys.items():
                 for key in keys:
                     yield from self._walk_key(reading, name, key.fields)
@@ -149,7 +149,7 @@ class Facts:
         return next((i for i in sorted(self._keyed_interfaces) if type_name in self.members.get(i, ())), type_name)
 
     def is_entity(self, type_name: str) -> bool:
-        return any(type_name in reading.keys for reading in self._readings.values()) or (
+        return any(type_name in reading.keys for reading in self.readings.values()) or (
             self.family(type_name) in self._keyed_interfaces
         )
 
@@ -218,10 +218,10 @@ class Facts:
         return found
 
     def _is_leaf(self, agreed: _Type) -> bool:
-        return is_leaf_type(self._readings[agreed.subgraphs[0]].schema.type_map.get(agreed.named))
+        return is_leaf_type(self.readings[agreed.subgraphs[0]].schema.type_map.get(agreed.named))
 
     def _leaf(self, agreed: _Type, number: int, text: str) -> Any:
-        if is_enum_type(self._readings[agreed.subgraphs[0]].schema.type_map[agreed.named]):
+        if is_enum_type(self.readings[agreed.subgraphs[0]].schema.type_map[agreed.named]):
             common = set.intersection(*(self._values(name, agreed.named) for name in agreed.subgraphs))
             return sorted(common)[number % len(common)]
         whole = number if number < 100_000 else number % 1000
@@ -229,7 +229,7 @@ class Facts:
         return by_type.get(agreed.named, text)
 
     def _values(self, subgraph: str, enum: str) -> set[str]:
-        return set(self._readings[subgraph].schema.type_map[enum].values)  # type: ignore[attr-defined]
+        return set(self.readings[subgraph].schema.type_map[enum].values)  # type: ignore[attr-defined]
 
     def _object(self, agreed: _Type, seed: tuple[Any, ...]) -> Node:
         candidates = self._candidates(agreed)
@@ -250,7 +250,7 @@ class Facts:
         return agreed.named.split("|") if "|" in agreed.named else [agreed.named] * len(agreed.subgraphs)
 
     def _possible(self, subgraph: str, name: str) -> set[str]:
-        reading = self._readings[subgraph]
+        reading = self.readings[subgraph]
         if name in reading.interface_objects:
             return set(self.members[name])
         type_ = reading.schema.type_map[name]
@@ -274,7 +274,7 @@ class Facts:
         for subgraph, objects in self._objects.items():
             for owner in owners:
                 if owner in objects and name in objects[owner].fields:
-                    note = self._readings[subgraph].fields.get((objects[owner].name, name))
+                    note = self.readings[subgraph].fields.get((objects[owner].name, name))
                     (externals if note and note.external else found)[subgraph] = objects[owner].fields[name].type
         types = found or externals
         named = [get_named_type(type_).name for type_ in types.values()]
@@ -285,7 +285,7 @@ class Facts:
     def is_overridden(self, subgraph: str, type_name: str, name: str) -> bool:
         return any(
             note.override == subgraph
-            for reading in self._readings.values()
+            for reading in self.readings.values()
             if (note := reading.fields.get((type_name, name))) is not None
         )
 
@@ -422,6 +422,8 @@ def _picked(selections: SelectionSetNode, value: Any, facts: Facts | None = None
     picked: dict[str, Any] = {}
     for node in selections.selections:
         if isinstance(node, FieldNode):
+            if node.name.value == "__typename":
+                continue
             child = value[node.name.value]
             picked[node.name.value] = _picked(node.selection_set, child, facts) if node.selection_set else child
         elif isinstance(node, InlineFragmentNode) and _applies(node, value.get("__typename"), facts):
