@@ -165,6 +165,7 @@ class Choice:
         self._before: tuple[Fetch, ...] = ()
         self._group = 0
         self.fetches: list[Fetch] = []
+        self._at: dict[tuple[int, str], list[Fetch]] = {}  # by their spot, and their subgraph
 
     def take(self, leaves: Sequence[Leaf]) -> None:
         """Adds the requests for all `leaves`; `Unreachable` if one of them cannot be had."""
@@ -294,6 +295,7 @@ class Choice:
         if fetch is None:
             fetch = Fetch(state.member, OperationType.QUERY, depth, place.spot, group=self._group)
             self.fetches.append(fetch)
+            self._at.setdefault((id(place.spot), state.member.id), []).append(fetch)
         fetch.after |= sources
         if way.jump is None:
             fetch.selection = fetch.selection or Selection()
@@ -319,8 +321,8 @@ class Choice:
         """A request to the same subgraph for the same spot, which comes late enough and early enough."""
         place = state.place
         of = None if place.common else place.type
-        for fetch in self.fetches:
-            if fetch.member is not state.member or fetch.spot is not place.spot or not depth <= fetch.depth <= budget:
+        for fetch in self._at.get((id(place.spot), state.member.id), ()):
+            if not depth <= fetch.depth <= budget:
                 continue
             if way.jump is None:
                 if fetch.selection is not None:

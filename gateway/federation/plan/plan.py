@@ -51,19 +51,16 @@ class Plan:
 
 def compiled(operation: Operation, layout: Spot, fetches: Sequence[Fetch]) -> Plan:
     definitions = {name: print_ast(node) for name, node in operation.variables.items()}
-    drafts: list[_Draft] = []
     known: dict[Any, _Draft] = {}
     place_of: dict[Fetch, _Draft] = {}
     for fetch in sorted(fetches, key=lambda fetch: (fetch.group, fetch.depth)):
         draft = _draft(fetch, definitions)
-        draft = known.setdefault(draft.same, draft) if fetch.selection is None else draft
+        draft = known.setdefault(draft.same if fetch.selection is None else fetch, draft)
         draft.paths.append(fetch.spot.path())
         draft.after.extend(place_of[before] for before in fetch.after)
         place_of[fetch] = draft
-        if draft not in drafts:
-            drafts.append(draft)
-    ids = {id(draft): n for n, draft in enumerate(drafts)}
-    steps = tuple(_step(draft, ids) for draft in drafts)
+    ids = {id(draft): n for n, draft in enumerate(known.values())}
+    steps = tuple(_step(draft, ids) for draft in known.values())
     return Plan(operation, steps, layout)
 
 
