@@ -6,6 +6,7 @@ A subgraph that fails costs its own fields: they are null, with an error, and th
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -220,25 +221,26 @@ class _Run:
     # Entities
 
     async def _ask_entities(self, step: Step, representations: Mapping[str | None, Representation]) -> None:
-        named: dict[bytes, list[Json]] = {}
+        named: dict[bytes, _Wanted] = {}
         for path in step.paths:
             for found in objects_at(self.merged, path):
                 of_type = representations.get(None) or representations.get(found.get("__typename"))
                 if of_type is None:
                     continue
                 try:
-                    name = orjson.dumps(of_type.of(found))
+                    name = of_type.of(found)
                 except Incomplete:
                     continue
-                named.setdefault(name, []).append(found)
+                wanted = named.setdefault(orjson.dumps(name), _Wanted(of_type, name, []))
+                wanted.objects.append(found)
         if named:
             response = await self._transport.fetch(self._request(step, b"[%b]" % b",".join(named)))
             self._take_entities(step, response, list(named.values()))
 
-    def _take_entities(self, step: Step, response: Json, wanted: list[list[Json]]) -> None:
+    def _take_entities(self, step: Step, response: Json, wanted: list["_Wanted"]) -> None:
         def place(path: list[Any]) -> list[Any]:
             if len(path) > 1 and path[0] == "_entities" and type(path[1]) is int and 0 <= path[1] < len(wanted):
-                return self._shown([*where(self.merged, step.paths, wanted[path[1]][0]), *path[2:]])
+                return self._shown([*where(self.merged, step.paths, wanted[path[1]].objects[0]), *path[2:]])
             return self._shown(step.paths[0])
 
         self._note_errors(response, step, place)
@@ -249,7 +251,19 @@ class _Run:
         if type(entities) is not list or len(entities) != len(wanted):
             message = "it did not answer each entity that it was asked for"
             raise SubgraphFailed(step.subgraph, "SUBGRAPH_INVALID_RESPONSE", message)
-        for entity, objects in zip(entities, wanted, strict=True):
-            if type(entity) is dict:
-                for each in objects:
-                    merge(each, entity)
+        answered = [(each, entity) for each, entity in zip(wanted, entities, strict=True) if type(entity) is dict]
+        if not all(each.representation.is_of(each.name, entity) for each, entity in answered):
+            message = "it answered with other entities than it was asked for"
+            raise SubgraphFailed(step.subgraph, "SUBGRAPH_INVALID_RESPONSE", message)
+        for each, entity in answered:
+            for found in each.objects:
+                merge(found, entity)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """An entity that a subgraph is asked for, and the objects that are it."""
+
+    representation: Representation
+    name: Json
+    objects: list[Json]

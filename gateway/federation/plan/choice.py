@@ -25,6 +25,8 @@ from gateway.federation.supergraph import Jump, Supergraph
 # Looking ahead further than this for what a way costs is not worth its time.
 _AHEAD = 4
 _MANY = 1_000
+# Scalars that have one spelling.
+_COMPARABLE = {"ID", "String", "Int"}
 
 
 class Unreachable(Exception):
@@ -300,7 +302,9 @@ class Choice:
         if way.jump is None:
             fetch.selection = fetch.selection or Selection()
             return Node(fetch, fetch.selection, None)
-        return Node(fetch, self._aim(fetch, state, way.jump, way), None)
+        node = Node(fetch, self._aim(fetch, state, way.jump, way), None)
+        self._ask_who(node, state, way.jump)
+        return node
 
     def _aim(self, fetch: Fetch, state: State, jump: Jump, way: Way) -> Selection:
         place = state.place
@@ -316,6 +320,14 @@ class Choice:
         if place.general and state.local.kind != "object":
             selection.typename = True
         return selection
+
+    def _ask_who(self, node: Node, state: State, jump: Jump) -> None:
+        """Has the key answered too, where that is plain to compare: a subgraph that mixes entities up is found out."""
+        for leaf in self._search.leaves(state.place, jump.key.fields):
+            place, slot = leaf
+            comparable = place is state.place and slot.definition.type in _COMPARABLE
+            if comparable and self._search.local_field(state, slot.name):
+                self._select(node, slot)
 
     def _joinable(self, state: State, way: Way, depth: int, budget: int) -> Fetch | None:
         """A request to the same subgraph for the same spot, which comes late enough and early enough."""

@@ -65,6 +65,18 @@ class Representation:
             raise Incomplete
         return made
 
+    def is_of(self, representation: Json, entity: Json) -> bool:
+        """Whether an entity is the one that was asked for, as far as it says."""
+        return all(
+            part.below is not None or _same(representation[part.name], entity.get(part.raw))
+            for part in self.parts
+            if part.name in self.keys
+        )
+
+
+def _same(asked: Any, answered: Any) -> bool:
+    return answered is None or asked is None or asked == answered or str(asked) == str(answered)
+
 
 def take(parts: tuple[Part, ...], value: Mapping[str, Any], into: Json) -> Json:
     for part in parts:
