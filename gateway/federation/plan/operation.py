@@ -6,6 +6,7 @@ from typing import Any
 from graphql import (
     ArgumentNode,
     BooleanValueNode,
+    DocumentNode,
     FragmentDefinitionNode,
     FragmentSpreadNode,
     ListValueNode,
@@ -36,6 +37,16 @@ class Operation:
         self._conditions = tuple(sorted(_conditions([node.selection_set, *(fragments[n].selection_set for n in used)])))
         text = [self.type.value, *(print_ast(d) for d in self.variables.values()), print_ast(node.selection_set)]
         self.normalised = "\n".join([*text, *(print_ast(fragments[name]) for name in sorted(used))])
+
+    @classmethod
+    def of(cls, document: DocumentNode, name: str | None = None) -> "Operation":
+        """The operation called `name`, or the only one there is; `LookupError` if that is not so."""
+        operations = [d for d in document.definitions if isinstance(d, OperationDefinitionNode)]
+        named = [d for d in operations if name is None or (d.name and d.name.value == name)]
+        if len(named) != 1:
+            raise LookupError(f"the document has {len(named)} operations of that name")
+        fragments = {d.name.value: d for d in document.definitions if isinstance(d, FragmentDefinitionNode)}
+        return cls(named[0], fragments)
 
     def conditions(self, variables: Mapping[str, Any]) -> dict[str, bool]:
         """What `variables` make of those that @skip and @include ask for."""
