@@ -70,15 +70,17 @@ class _Subgraph:
         return " ".join([f"{name}{field_.arguments}: {field_.type}", *directives])
 
 
-def supergraph(random: Random) -> dict[str, str]:
-    draft = _Draft(random)
+def supergraph(random: Random, *, external_on_interface_objects: bool = False) -> dict[str, str]:
+    """Hive's composer forgets what is @external to an interface object, and then its subgraph is asked for it."""
+    draft = _Draft(random, external_on_interface_objects)
     draft.draw()
     return {subgraph.name: subgraph.sdl() for subgraph in draft.subgraphs}
 
 
 class _Draft:
-    def __init__(self, random: Random) -> None:
+    def __init__(self, random: Random, external_on_interface_objects: bool) -> None:
         self._random = random
+        self._external_on_interface_objects = external_on_interface_objects
         self.subgraphs = [_Subgraph(name) for name in "abcde"[: random.choice((2, 2, 3, 3, 3, 4, 5))]]
         self._entities: dict[str, list[_Subgraph]] = {}
         self._values: dict[str, list[_Subgraph]] = {}
@@ -195,7 +197,7 @@ class _Draft:
             type_.directives.append("@interfaceObject")
             type_.fields["id"] = _Field("ID!")
             type_.fields[self._fresh("m")] = _Field(self._leaf())
-            if self._chance(0.4):
+            if self._external_on_interface_objects and self._chance(0.4):
                 type_.fields["title"] = _Field(title.type, directives=["@external"])
                 type_.fields[self._fresh("m")] = _Field("String", directives=['@requires(fields: "title")'])
             if self._chance(0.4) and any(other in homes for homes in self._entities.values()):

@@ -1,6 +1,7 @@
-// Hive's composer, gateways and planner, asked by JSON lines on standard input: {"compose": [{name, url, sdl}]} gives
-// {"graph": n, "supergraphSdl", "api"} or {"errors"}; {"graph": n, "query", "variables", "runtime": "stitching" | "router"} gives what a client would be
-// answered; {"graph": n, "plan": query} gives a plan. One answer a line, in the order of the questions.
+// Hive's composer, gateways and planner, asked by JSON lines on standard input, one answer a line:
+// {compose: [{name, url, sdl}]} gives {supergraph} or {errors}; {load: supergraph, graph: n} gives {api};
+// then {graph: n, query, variables, runtime: "stitching" | "router"} gives what a client would be answered,
+// {graph: n, plan: query} a plan, and {graph: n, forget: true} lets go of it.
 import { createInterface } from "node:readline";
 import { createGatewayRuntime } from "@graphql-hive/gateway-runtime";
 import { QueryPlanner } from "@graphql-hive/router-query-planner";
@@ -8,15 +9,19 @@ import { unifiedGraphHandler } from "@graphql-hive/router-runtime";
 import { composeServices } from "@theguild/federation-composition";
 import { parse } from "graphql";
 
-const graphs = [];
+const graphs = new Map();
 
 function compose(subgraphs) {
   const services = subgraphs.map(({ name, url, sdl }) => ({ name, url, typeDefs: parse(sdl) }));
   const { supergraphSdl, errors } = composeServices(services);
   if (errors?.length) return { errors: errors.map(({ message, extensions }) => `${extensions?.code}: ${message}`) };
-  const planner = new QueryPlanner(supergraphSdl);
-  const graph = graphs.push({ sdl: supergraphSdl, runtimes: {}, planner }) - 1;
-  return { graph, supergraphSdl, api: planner.consumerSchema };
+  return { supergraph: supergraphSdl };
+}
+
+function load(number, sdl) {
+  const planner = new QueryPlanner(sdl);
+  graphs.set(number, { sdl, runtimes: {}, planner });
+  return { api: planner.consumerSchema };
 }
 
 function runtime(graph, kind) {
@@ -42,17 +47,17 @@ function plan(graph, query) {
   return graph.planner.plan(query, null, new Set(), 0);
 }
 
-async function forget(graph) {
-  for (const kind of Object.keys(graph.runtimes)) await graph.runtimes[kind][Symbol.asyncDispose]?.();
-  graph.runtimes = {};
-  graph.planner = undefined;
+async function forget(number) {
+  for (const made of Object.values(graphs.get(number).runtimes)) await made[Symbol.asyncDispose]();
+  graphs.delete(number);
   return {};
 }
 
 async function answer(question) {
   if (question.compose) return compose(question.compose);
-  const graph = graphs[question.graph];
-  if (question.forget) return forget(graph);
+  if (question.load) return load(question.graph, question.load);
+  if (question.forget) return forget(question.graph);
+  const graph = graphs.get(question.graph);
   return question.plan ? plan(graph, question.plan) : execute(graph, question);
 }
 

@@ -11,6 +11,8 @@ from typing import Any, Literal
 from tests.gateway.federation.judges.serve import Server
 from tests.gateway.federation.judges.world import World
 
+_COMMAND = ["node", str(Path(__file__).with_name("hive.mjs"))]
+
 
 class DoesNotCompose(Exception):
     """`args` are the composer's errors."""
@@ -29,23 +31,45 @@ class Cost:
 
 
 class Hive:
-    def __init__(self, process: "subprocess.Popen[str]", server: Server) -> None:
-        self._process = process
+    """Its planner is Rust, and some queries end the process: the next question starts another."""
+
+    def __init__(self, server: Server) -> None:
         self._server = server
+        self._process: subprocess.Popen[str] | None = None
+        self._loaded: set[int] = set()
         self._worlds = 0
 
     def ask(self, question: Mapping[str, Any]) -> dict[str, Any]:
-        assert self._process.stdin
-        assert self._process.stdout
-        self._process.stdin.write(json.dumps(question) + "\n")
-        self._process.stdin.flush()
-        line = self._process.stdout.readline()
+        """HiveFailed if it throws, or ends."""
+        line = self._exchange(json.dumps(question))
         if not line:
+            self.stop()
             raise HiveFailed("it ended")
         answer: dict[str, Any] = json.loads(line)
         if "failure" in answer:
             raise HiveFailed(answer["failure"])
         return answer
+
+    def _exchange(self, question: str) -> str:
+        if self._process is None:
+            self._process = subprocess.Popen(
+                _COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            )
+        assert self._process.stdin
+        assert self._process.stdout
+        try:
+            self._process.stdin.write(question + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            return ""
+        return self._process.stdout.readline()
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+        self._process = None
+        self._loaded.clear()
 
     def compose(self, world: World) -> "Graph":
         """Serves the world's subgraphs to Hive. DoesNotCompose if they do not."""
@@ -55,17 +79,35 @@ class Hive:
         answer = self.ask({"compose": given})
         if "errors" in answer:
             raise DoesNotCompose(*answer["errors"])
-        return Graph(self, answer["graph"], answer["supergraphSdl"], answer["api"])
+        return Graph(self, self._worlds, answer["supergraph"])
+
+    def load(self, number: int, supergraph: str) -> str:
+        """What clients see of it, as SDL."""
+        self._loaded.add(number)
+        api: str = self.ask({"load": supergraph, "graph": number})["api"]
+        return api
+
+    def forget(self, number: int) -> None:
+        """Lets go of what Hive and the server keep of it."""
+        self._server.remove(number)
+        if number in self._loaded:
+            self._loaded.remove(number)
+            self.ask({"graph": number, "forget": True})
+
+    def is_loaded(self, number: int) -> bool:
+        return number in self._loaded
 
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """A supergraph that Hive's composer made. `api` is the SDL of what clients see of it."""
+    """A supergraph that Hive's composer made."""
 
     hive: Hive
     number: int
     sdl: str
-    api: str
+
+    def api(self) -> str:
+        return self.hive.load(self.number, self.sdl)
 
     def execute(
         self,
@@ -74,33 +116,30 @@ class Graph:
         runtime: Literal["stitching", "router"] = "stitching",
     ) -> dict[str, Any]:
         """As a client would be answered, by the gateway of JavaScript or by the one with the router's planner."""
-        return self.hive.ask({"graph": self.number, "query": query, "variables": variables or {}, "runtime": runtime})
+        return self._ask({"query": query, "variables": variables or {}, "runtime": runtime})
 
     def plan(self, query: str) -> dict[str, Any]:
-        return self.hive.ask({"graph": self.number, "plan": query})
+        return self._ask({"plan": query})
 
     def cost(self, query: str) -> Cost:
         return cost(self.plan(query).get("node"))
 
     def forget(self) -> None:
-        """Lets go of what Hive keeps for it."""
-        self.hive.ask({"graph": self.number, "forget": True})
+        self.hive.forget(self.number)
+
+    def _ask(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        if not self.hive.is_loaded(self.number):
+            self.hive.load(self.number, self.sdl)
+        return self.hive.ask({"graph": self.number, **question})
 
 
 @contextmanager
 def running(server: Server) -> Iterator[Hive]:
-    command = ["node", str(Path(__file__).with_name("hive.mjs"))]
-    process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
+    hive = Hive(server)
     try:
-        yield Hive(process, server)
+        yield hive
     finally:
-        assert process.stdin
-        assert process.stdout
-        process.stdin.close()
-        process.wait()
-        process.stdout.close()
+        hive.stop()
 
 
 def cost(node: Mapping[str, Any] | None) -> Cost:

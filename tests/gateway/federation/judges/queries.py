@@ -1,5 +1,5 @@
-"""Random operations that are valid against a schema: fragments, aliases, variables, conditions, and members of unions that
-say different things by one name."""
+"""Random operations that are valid against a schema: fragments, aliases, variables, conditions, and members of unions
+that say different things by one name."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -23,6 +23,9 @@ class Server:
     def add(self, number: int, world: World) -> None:
         self.worlds[number] = world
 
+    def remove(self, number: int) -> None:
+        del self.worlds[number]
+
     def url(self, number: int, subgraph: str) -> str:
         return f"http://127.0.0.1:{self._port}/{number}/{subgraph}"
 

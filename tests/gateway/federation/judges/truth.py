@@ -9,6 +9,7 @@ from graphql import (
     DocumentNode,
     FieldDefinitionNode,
     FieldNode,
+    GraphQLObjectType,
     GraphQLResolveInfo,
     GraphQLSchema,
     InlineFragmentNode,
@@ -16,9 +17,9 @@ from graphql import (
     SelectionSetNode,
     TypeDefinitionNode,
     build_ast_schema,
+    get_argument_values,
     graphql_sync,
     parse,
-    value_from_ast_untyped,
 )
 
 from tests.gateway.federation.judges.sdl import root_name
@@ -29,7 +30,6 @@ class Truth:
     """`api` is the SDL that clients see. `resolvers` of the world are not known to it."""
 
     def __init__(self, world: World, api: str) -> None:
-        self._facts = world.facts
         self._requires = _Requires(world)
         self.schema = _client_schema(api)
 
@@ -81,12 +81,19 @@ class _Requires:
             if isinstance(node, FieldNode):
                 if node.name.value == "__typename":
                     continue
-                arguments = {a.name.value: value_from_ast_untyped(a.value) for a in node.arguments or ()}
-                child = self.value(value, node.name.value, arguments)
+                child = self.value(value, node.name.value, self._arguments(value.type, node))
                 picked[node.name.value] = self._pick(node.selection_set, child) if node.selection_set else child
             elif isinstance(node, InlineFragmentNode) and self._applies(node, value.type):
                 picked |= self._pick(node.selection_set, value)
         return picked
+
+    def _arguments(self, type_name: str, node: FieldNode) -> dict[str, Any]:
+        """With their defaults."""
+        for reading in self._readings.values():
+            type_ = reading.schema.type_map.get(type_name)
+            if isinstance(type_, GraphQLObjectType) and node.name.value in type_.fields:
+                return get_argument_values(type_.fields[node.name.value], node)
+        return {}
 
     def _applies(self, node: InlineFragmentNode, type_name: str) -> bool:
         on = node.type_condition.name.value if node.type_condition else type_name
