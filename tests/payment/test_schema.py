@@ -297,6 +297,21 @@ class TestStrangers:
         assert await nobody.refused("{ wallets { edges { node { id } } } }") == "UNAUTHENTICATED"
 
 
+class TestOwner:
+    async def test_of_a_player(self, player: Any) -> None:
+        api, wallet_id = await player(100)
+        owner = (
+            await api.ask("query ($id: ID!) { wallet(id: $id) { owner { balances { currency } } } }", id=wallet_id)
+        )["owner"]
+        assert owner == {"balances": [{"currency": "EUR"}]}
+
+    async def test_of_the_systems_own(self, player: Any, olga: Api) -> None:
+        await player(100)
+        found = await olga.ask("{ wallets(filter: { kind: PROVIDER }) { edges { node { owner { id } } } } }")
+        assert found["edges"]
+        assert all(edge["node"]["owner"] is None for edge in found["edges"])
+
+
 class TestTransactions:
     async def test_pages_forwards_and_backwards_while_money_moves(self, player: Any) -> None:
         (ann, hers), (_, bens) = await player(100), await player()

@@ -59,6 +59,10 @@ class Wallet:
     credit_limit: BigInt = strawberry.field(description="How far below zero the real bucket may go.")
     created_at: datetime
 
+    @strawberry.field(description="Null for the system's own.")
+    def owner(self) -> "User | None":
+        return User(id=self.owner_id) if self.kind is WalletKind.USER else None
+
     @strawberry.field(description="Newest first.", extensions=[Requires("transaction:read")])
     async def transactions(
         self,
