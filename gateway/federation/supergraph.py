@@ -65,6 +65,7 @@ class LocalField:
     type: str
     shape: str
     external: bool = False
+    explicit: bool = True  # whether the supergraph says so of this subgraph, and not just of all
     requires: FieldSet | None = None
     requires_text: str = ""
     provides: FieldSet | None = None
@@ -228,6 +229,10 @@ class _Reader:
         for node in composites:
             self._read_fields(node)
         self._read_possible(composites)
+        for member in self._graph.subgraphs.values():
+            for local in member.types.values():
+                for required in [f.requires for f in local.fields.values() if f.requires]:
+                    _make_external(member, local, required)
 
     def _read_subgraphs(self, document: DocumentNode) -> None:
         for node in document.definitions:
@@ -285,7 +290,7 @@ class _Reader:
         if not joins:
             for member in self._graph.subgraphs.values():
                 if parent in member.types:
-                    yield member, LocalField(definition.name.value, _named(definition.type), shape)
+                    yield member, LocalField(definition.name.value, _named(definition.type), shape, explicit=False)
         moved = {join["override"] for join in joins if join.get("override") and self._moves(join)}
         for join in joins:
             if "graph" not in join:  # of an interface object, which resolves it for all that implement it
@@ -365,6 +370,22 @@ class _Reader:
             except GraphQLError as error:
                 raise InvalidSupergraph(f"{text!r} is no field set: {error.message}") from None
         return self._field_sets[text]
+
+
+def _make_external(member: Member, local: LocalType, required: FieldSet) -> None:
+    """What a subgraph requires it does not have: some composers do not say so where all others have the field."""
+    keys = {node.name.value for key in local.keys for node in key.fields.selections if isinstance(node, FieldNode)}
+    for node in required.selections:
+        if isinstance(node, InlineFragmentNode):
+            on = member.types.get(node.type_condition.name.value) if node.type_condition else local
+            if on is not None:
+                _make_external(member, on, node.selection_set)
+        elif isinstance(node, FieldNode) and (field := local.fields.get(node.name.value)):
+            below = member.types.get(field.type)
+            if node.selection_set and below is not None:
+                _make_external(member, below, node.selection_set)
+            elif not field.explicit and node.name.value not in keys:
+                field.external = True
 
 
 def parse_field_set(text: str) -> FieldSet:

@@ -155,7 +155,7 @@ class Projection:
     def _abstract(self, spot: Spot) -> Complete:
         of_type: dict[str | None, _Fields] = {}
         possible = {name for name in spot.graph.possible(spot.type) if name in self._schema.type_map}
-        if not spot.places and "__typename" not in spot.keys.values():
+        if not spot.places and not spot.typenames:
             of_type[None] = self._fields(spot, None)
 
         def complete(value: Any, faults: Faults) -> Any:
@@ -180,9 +180,9 @@ class Projection:
         places = [spot.common] if type_ is None else list(spot.seen_by(type_))
         slots = {key: slot for place in places for key, slot in place.slots.items()}
         fields: list[_Field] = []
-        for key, name in spot.keys.items():
-            if name == "__typename":
-                fields.append(_Field(key, name, False, _as_it_is, object, type_))
+        for key in spot.keys:
+            if type_ in spot.typenames.get(key, ()):
+                fields.append(_Field(key, "__typename", False, _as_it_is, object, type_))
             elif key in slots:
                 fields.append(self._field(slots[key], type_ or spot.type))
         return _Fields(type_ or spot.type, fields)

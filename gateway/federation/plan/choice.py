@@ -72,13 +72,16 @@ class Demand:
             spot.keys[key] = nodes[0][1].name.value
         apart = False
         for key, nodes in asked.items():
-            name = nodes[0][1].name.value
-            if not name.startswith("__"):
-                apart |= self._ask(spot, key, nodes, everything)
-            elif name != "__typename":
-                spot.introspection += [node for _, node in nodes]
-        nothing_else = all(name == "__typename" for name in spot.keys.values())
-        if nothing_else or (spot.abstract and (apart or "__typename" in spot.keys.values())):
+            named = [types for types, node in nodes if node.name.value == "__typename"]
+            if named:
+                spot.typenames[key] = frozenset().union(*named)
+            others = [(types, node) for types, node in nodes if node.name.value != "__typename"]
+            if others and others[0][1].name.value.startswith("__"):
+                spot.introspection += [node for _, node in others]
+            elif others:
+                apart |= self._ask(spot, key, others, everything)
+        nothing_else = len(spot.typenames) == len(asked)
+        if nothing_else or (spot.abstract and (apart or spot.typenames)):
             self.leaves.append((spot.common, spot.typename))
 
     def _gather(

@@ -123,6 +123,7 @@ class Spot:
         self.common = Place(self, type_, common=True)
         self.places: dict[str, Place] = {}
         self.keys: dict[str, str] = {}  # response keys in the order of the answer, and the names of their fields
+        self.typenames: dict[str, frozenset[str]] = {}  # keys of `__typename`, and the types that it is asked of
         self.introspection: list[FieldNode] = []  # `__schema` and `__type`, at the root
         self.typename = Slot(self.common, "__typename", _TYPENAME, raw="__typename")
         self._raws: dict[str, _Raw] = {"__typename": _Raw(("__typename", ""), (), True, {})}
