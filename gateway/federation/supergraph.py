@@ -232,7 +232,7 @@ class _Reader:
         for member in self._graph.subgraphs.values():
             for local in member.types.values():
                 for required in [f.requires for f in local.fields.values() if f.requires]:
-                    _make_external(member, local, required)
+                    _make_external(local, required)
 
     def _read_subgraphs(self, document: DocumentNode) -> None:
         for node in document.definitions:
@@ -372,19 +372,16 @@ class _Reader:
         return self._field_sets[text]
 
 
-def _make_external(member: Member, local: LocalType, required: FieldSet) -> None:
-    """What a subgraph requires it does not have: some composers do not say so where all others have the field."""
+def _make_external(local: LocalType, required: FieldSet) -> None:
+    """What a subgraph requires it does not have: some composers do not say so where all others have the field.
+
+    Of fields within others that is not so plain: they may be external there, and shared elsewhere.
+    """
     keys = {node.name.value for key in local.keys for node in key.fields.selections if isinstance(node, FieldNode)}
     for node in required.selections:
-        if isinstance(node, InlineFragmentNode):
-            on = member.types.get(node.type_condition.name.value) if node.type_condition else local
-            if on is not None:
-                _make_external(member, on, node.selection_set)
-        elif isinstance(node, FieldNode) and (field := local.fields.get(node.name.value)):
-            below = member.types.get(field.type)
-            if node.selection_set and below is not None:
-                _make_external(member, below, node.selection_set)
-            elif not field.explicit and node.name.value not in keys:
+        if isinstance(node, FieldNode) and not node.selection_set and node.name.value not in keys:
+            field = local.fields.get(node.name.value)
+            if field is not None and not field.explicit:
                 field.external = True
 
 

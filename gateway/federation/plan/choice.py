@@ -120,15 +120,11 @@ class Demand:
             if not spot.abstract or self._can_be_common(spot, fields[0].name.value):
                 self._add(spot.common, key, fields)
                 return False
-        apart = False
         for type_ in self._graph.possible(spot.type):
             fields = [node for types, node in nodes if type_ in types]
-            if fields:
-                place = spot.place(type_)
-                if self._search.states(place):
-                    self._add(place, key, fields)
-                    apart = True
-        return apart
+            if fields and self._search.states(place := spot.place(type_)):
+                self._add(place, key, fields)
+        return True
 
     def _can_be_common(self, spot: Spot, name: str) -> bool:
         """Whether all types at once can be asked for a field, and that is no detour."""
