@@ -106,6 +106,7 @@ class _Draft:
         for name, homes in list(self._entities.items()):
             self._draw_requires(name, homes)
             self._draw_override(name, homes)
+            self._draw_split(name, homes)
         self._draw_roots()
         self._draw_provides()
 
@@ -279,7 +280,9 @@ class _Draft:
                 home.type(name).fields[self._fresh("r")] = _Field(composite or kept, directives=[required])
 
     def _foreign(self, name: str, home: _Subgraph, homes: list[_Subgraph]) -> list[str]:
-        mine = home.type(name).fields
+        mine = dict.fromkeys(home.type(name).fields)
+        if self.subgraphs[-1].first:  # Hive's composer takes keys for resolvable everywhere then, @external or not
+            mine |= dict.fromkeys(("id", "sku", "code", "region", "org"))
         return sorted(
             {
                 field_name
@@ -336,6 +339,16 @@ class _Draft:
             theirs = source.type(name).fields[moved]
             override = f'@override(from: "{source.name}")'
             target.type(name).fields[moved] = _Field(theirs.type, theirs.arguments, [override])
+
+    def _draw_split(self, name: str, homes: list[_Subgraph]) -> None:
+        """A value whose fields are each in one subgraph: it is fetched through its entity again, by each of them."""
+        homes = [home for home in homes if not home.type(name).is_stub]
+        if len(homes) < 2 or not self._chance(0.25):
+            return
+        value, field_name, type_ = f"S{name}", self._fresh(), self._wrapped(f"S{name}")
+        for home in homes:
+            home.type(name).fields[field_name] = _Field(type_, directives=[_SHAREABLE])
+            home.type(value).fields[self._fresh("s")] = _Field(self._leaf())
 
     def _draw_roots(self) -> None:
         for home in self.subgraphs:

@@ -1,4 +1,4 @@
-"""Makes a failing case smaller: takes away what it fails without, of the query and of the subgraphs, as long as it can."""
+"""Makes a failing case smaller: takes away what it fails without, of the query and of the subgraphs."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
