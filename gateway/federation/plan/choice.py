@@ -101,11 +101,12 @@ class Demand:
                 key = node.alias.value if node.alias else node.name.value
                 asked.setdefault(key, []).append((types, node))
             elif isinstance(node, InlineFragmentNode):
-                self._gather(node.selection_set, self._of(node, types), asked, seen)
+                if among := self._of(node, types):
+                    self._gather(node.selection_set, among, asked, seen)
             elif isinstance(node, FragmentSpreadNode):
                 fragment = self._fragments[node.name.value]
                 among = self._of(fragment, types)
-                if (node.name.value, among) not in seen:
+                if among and (node.name.value, among) not in seen:
                     seen.add((node.name.value, among))
                     self._gather(fragment.selection_set, among, asked, seen)
 
