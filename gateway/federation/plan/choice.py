@@ -368,8 +368,8 @@ def choose(
 
 
 def _in_series(search: Search, place: Place, leaves: Iterable[Leaf]) -> Iterable[list[Leaf]]:
-    """The leaves by root field, in their order; neighbours together if one subgraph answers them, which it does in
-    series."""
+    """The leaves by root field, in their order. Neighbours go together if one subgraph answers them, which it does in
+    series, and all of them but the last: what another is asked about one must not tell of the next."""
     by_slot: dict[int, list[Leaf]] = {id(slot): [] for slot in place.slots.values()}
     for leaf in leaves:
         by_slot[id(_root_slot(leaf))].append(leaf)
@@ -377,7 +377,7 @@ def _in_series(search: Search, place: Place, leaves: Iterable[Leaf]) -> Iterable
     among: set[str] = set()
     for slot in place.slots.values():
         members = {state.member.id for _, state, _ in search.options(place, slot.name)}
-        if group and not among & members:
+        if group and (not among & members or any(search.leaf_depth(leaf) > 1 for leaf in group)):
             yield group
             group, among = [], set()
         among = among & members if among else members

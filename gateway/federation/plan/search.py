@@ -74,6 +74,8 @@ class Search:
                     yield node.selection_set
 
     def _narrow(self, place: Place) -> None:
+        if not self._occurs(place):
+            return
         for state in self.states(place.spot.common):
             local: LocalType | None = state.local
             if not state.opaque:
@@ -82,6 +84,16 @@ class Search:
                 local = state.member.types.get(place.type)
             if local is not None:
                 self._reach(place, state.member, local, state.provided, Way("narrow", state.depth, state=state))
+
+    def _occurs(self, place: Place) -> bool:
+        """Whether all who answer the field can answer with such an object: those who share a field give the same."""
+        slot = place.spot.slot
+        assert slot is not None
+        for _, state, field in self.options(slot.place, slot.name):
+            local = state.member.types.get(field.type)
+            if local is not None and not local.interface_object and place.type not in local.possible:
+                return False
+        return True
 
     def _reach(
         self, place: Place, member: Member, local: LocalType, provided: tuple[FieldSet, ...], way: Way
