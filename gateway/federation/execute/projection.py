@@ -6,6 +6,7 @@ together on the way back up, so that they cost nothing as long as all is well.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from operator import itemgetter
 from typing import Any
 
@@ -56,6 +57,8 @@ class _Field:
     plain: type | None = None
     constant: str | None = None
     coordinate: str = ""
+    # Whether all of several values of the right class fit, where not each of that class does.
+    fit: Callable[[list[Any]], bool] | None = None
 
     def takes(self, type_: type) -> bool:
         """Whether a value of this class is as it should be, or is looked at by `complete`."""
@@ -68,7 +71,7 @@ class _Fields:
     """What is asked of objects of one type.
 
     The classes of an object's values say whether they need be looked at one by one; which do not is remembered. And who
-    answered with just these fields in this order has made the object already. 50 of 8 fields: 35 µs instead of 90.
+    answered with just these fields in this order has made the object already; a list of such is looked at by columns.
     """
 
     def __init__(self, type_: str, fields: list[_Field]) -> None:
@@ -82,6 +85,21 @@ class _Fields:
         self._as_made = raws if raws == tuple(self._template) else None
         self._looked_at = [(n, f.key, f.complete, f.nullable) for n, f in enumerate(read) if f.plain is None]
         self._known: set[tuple[type, ...]] = set()
+        self._columns = [(f.raw, f.fit) for f in read if f.plain is None and f.fit is not None]
+        self._only_leaves = self._as_made is not None and len(self._columns) == len(self._looked_at)
+
+    def are_made(self, values: list[Any]) -> bool:
+        """Whether all these objects are as they would be made. False says nothing. 50 of 8 fields take 30 µs so, and 85
+        one by one."""
+        if not self._only_leaves or not values:
+            return False
+        try:
+            types = set(map(tuple, map(map, repeat(type), map(dict.values, values))))
+            if not types <= self._known or set(map(tuple, values)) != {self._as_made}:
+                return False
+            return all(fit([v for each in values if (v := each[raw]) is not None]) for raw, fit in self._columns)
+        except TypeError:  # not all are objects, or a value is no scalar
+            return False
 
     def complete(self, value: Any, faults: Faults) -> dict[str, Any] | None:
         if type(value) is not dict:
@@ -193,7 +211,8 @@ class Projection:
         nullable = not isinstance(field_type, GraphQLNonNull)
         complete = self._complete(field_type if nullable else field_type.of_type, slot)
         plain = _PLAIN.get(complete)
-        return _Field(slot.key, slot.raw, nullable, complete, plain, coordinate=f"{type_}.{slot.name}")
+        fit = _FIT.get(complete) or getattr(complete, "fit", None)
+        return _Field(slot.key, slot.raw, nullable, complete, plain, coordinate=f"{type_}.{slot.name}", fit=fit)
 
     def _complete(self, type_: Any, slot: Slot) -> Complete:
         if isinstance(type_, GraphQLList):
@@ -210,10 +229,14 @@ class Projection:
 
 
 def _list_of(complete: Complete, nullable: bool, coordinate: str) -> Complete:
+    are_made = _are_made(complete)
+
     def complete_list(value: Any, faults: Faults) -> Any:
         if type(value) is not list:
             faults.append(Fault(f"{coordinate} is a list, and something else came."))
             return None
+        if are_made(value):
+            return value
         made: list[Any] = []
         for n, item in enumerate(value):
             if item is None:
@@ -235,6 +258,15 @@ def _list_of(complete: Complete, nullable: bool, coordinate: str) -> Complete:
     return complete_list
 
 
+def _are_made(complete: Complete) -> Callable[[list[Any]], bool]:
+    fields = getattr(complete, "__self__", None)
+    return fields.are_made if isinstance(fields, _Fields) else _never
+
+
+def _never(_: list[Any]) -> bool:
+    return False
+
+
 def _as_it_is(value: Any, _: Faults) -> Any:
     return value
 
@@ -248,6 +280,7 @@ def _enum(type_: GraphQLEnumType) -> Complete:
         faults.append(Fault(f"Enum {type_.name} cannot represent the value that came."))
         return None
 
+    complete.fit = values.issuperset  # type: ignore[attr-defined]
     return complete
 
 
@@ -257,6 +290,10 @@ def _int(value: Any, faults: Faults) -> Any:
     if type(value) is float and value.is_integer() and abs(value) < _INT_MAX:
         return int(value)
     return _not_a("Int", faults)
+
+
+def _ints_fit(values: list[Any]) -> bool:
+    return set(map(type, values)) <= {int} and -_INT_MAX <= min(values, default=0) <= max(values, default=0) < _INT_MAX
 
 
 def _float(value: Any, faults: Faults) -> Any:
@@ -288,4 +325,5 @@ _SCALARS: dict[str, Complete] = {
     GraphQLBoolean.name: _boolean,
     GraphQLID.name: _id,
 }
+_FIT: dict[Complete, Callable[[list[Any]], bool]] = {_int: _ints_fit}
 _PLAIN: dict[Complete, type] = {_string: str, _boolean: bool, _id: str, _as_it_is: object}
