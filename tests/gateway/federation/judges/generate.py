@@ -360,11 +360,19 @@ class _Draft:
         if self._chance(0.3):
             self._share_root()
         if self._chance(0.3):
+            self._draw_subscription()
+        if self._chance(0.3):
             for home in self.subgraphs:
                 composite = self._composite(home)
                 if composite:
                     drawn = _Field(self._wrapped(composite, lists=0.2), "(n: Int)")
                     home.type("Mutation").fields[self._fresh("do")] = drawn
+
+    def _draw_subscription(self) -> None:
+        home = self._random.choice(self.subgraphs)
+        composite = self._composite(home)
+        if composite:
+            home.type("Subscription").fields[self._fresh("on")] = _Field(self._wrapped(composite), "(n: Int)")
 
     def _share_root(self) -> None:
         """A root field in several subgraphs, of a type whose fields they share out."""

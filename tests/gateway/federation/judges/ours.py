@@ -51,17 +51,24 @@ class Ours:
     def plan(self, query: str, variables: Mapping[str, Any] | None = None) -> Plan:
         return self._planner.plan(self.operation(query), variables or {})
 
-    async def execute(self, query: str, variables: Mapping[str, Any] | None = None) -> Outcome:
+    def execute(self, query: str, variables: Mapping[str, Any] | None = None) -> Outcome:
+        return asyncio.run(self._execute(query, variables or {}))
+
+    def subscribe(self, query: str, variables: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+        """All answers."""
+        return asyncio.run(self._subscribe(query, variables or {}))
+
+    async def _execute(self, query: str, variables: Mapping[str, Any]) -> Outcome:
         plan = self.plan(query, variables)
         waves = Waves(self._world)
         executor = Executor(self.supergraph, InProcess(self._world, waves))
-        answer = await executor.execute(plan, variables or {}, headers={}, deadline=_deadline())
+        answer = await executor.execute(plan, variables, headers={}, deadline=_deadline())
         return Outcome(answer, plan, Cost(waves.fetches, waves.hops))
 
-    async def subscribe(self, query: str, variables: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+    async def _subscribe(self, query: str, variables: Mapping[str, Any]) -> list[dict[str, Any]]:
         plan = self.plan(query, variables)
         executor = Executor(self.supergraph, InProcess(self._world, Waves(self._world)))
-        events = executor.subscribe(plan, variables or {}, headers={}, deadline=_deadline())
+        events = executor.subscribe(plan, variables, headers={}, deadline=_deadline())
         return [event async for event in events]
 
     def operation(self, query: str) -> Operation:

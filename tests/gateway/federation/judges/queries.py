@@ -51,9 +51,11 @@ class _Draft:
     fields: int = 0
 
     def draw(self, operation: str) -> Query:
-        root = self.schema.mutation_type if operation == "mutation" else self.schema.query_type
+        roots = {"query": self.schema.query_type, "mutation": self.schema.mutation_type}
+        root = roots.get(operation, self.schema.subscription_type)
         assert root is not None
-        body = self._selections(root, self.random.randint(2, 5))
+        depth = self.random.randint(2, 5)
+        body = f"{{ {self._field(root, depth)} }}" if operation == "subscription" else self._selections(root, depth)
         declared = ", ".join(f"${name}: {type_}" for name, (type_, _) in self.variables.items())
         text = f"{operation}{f' ({declared})' if declared else ''} {body}"
         text = "\n".join([text, *self.fragments.values()])

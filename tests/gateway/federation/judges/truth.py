@@ -23,7 +23,7 @@ from graphql import (
 )
 
 from tests.gateway.federation.judges.sdl import root_name
-from tests.gateway.federation.judges.world import Facts, Node, World
+from tests.gateway.federation.judges.world import EVENTS, Facts, Node, World, canonical
 
 
 class Truth:
@@ -32,6 +32,7 @@ class Truth:
     def __init__(self, world: World, api: str) -> None:
         self._requires = _Requires(world)
         self.schema = _client_schema(api)
+        self._mutated: list[str] = []
 
     def answer(self, query: str, variables: Mapping[str, Any] | None = None, event: int = 0) -> dict[str, Any]:
         result = graphql_sync(
@@ -45,8 +46,20 @@ class Truth:
         assert not result.errors, result.errors
         return {"data": result.data}
 
+    def mutations(self, query: str, variables: Mapping[str, Any]) -> list[str]:
+        """What a world has `mutated`, in order, when this was answered."""
+        self._mutated.clear()
+        self.answer(query, variables)
+        return list(self._mutated)
+
+    def events(self, query: str, variables: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """All answers to a subscription."""
+        return [self.answer(query, variables, event) for event in range(EVENTS)]
+
     def _resolve(self, source: Any, info: GraphQLResolveInfo[Any], **arguments: Any) -> Any:
         root = root_name(self.schema, info.parent_type)
+        if root == "Mutation":
+            self._mutated.append(info.field_name + canonical(arguments))
         node = source if root is None else Node(root, source)
         return self._requires.value(node, info.field_name, arguments)
 

@@ -165,10 +165,10 @@ class Facts:
 
     def find(self, type_name: str, key: SelectionSetNode, representation: Mapping[str, Any]) -> int | None:
         """The entity that has these values in the key's fields. KeyError if the representation lacks one."""
-        wanted = _canonical(_picked(key, representation))
+        wanted = canonical(_picked(key, representation))
         at = (type_name, print_selection(key))
         if at not in self._index:
-            self._index[at] = {_canonical(self._key(type_name, n, key)): n for n in self.numbers(type_name)}
+            self._index[at] = {canonical(self._key(type_name, n, key)): n for n in self.numbers(type_name)}
         return self._index[at].get(wanted)
 
     def _key(self, type_name: str, n: int, key: SelectionSetNode) -> dict[str, Any]:
@@ -189,7 +189,7 @@ class Facts:
         """A scalar, a Node, or lists of them; None for null."""
         agreed = self._agreed(node.type, name)
         family = self.family(node.type)
-        asked = name + (_canonical(arguments) if arguments else "") + (_canonical(required) if required else "")
+        asked = name + (canonical(arguments) if arguments else "") + (canonical(required) if required else "")
         if (node.type, name) in self._key_fields:
             return self._key_value(agreed, node, family, name)
         seed = (family, node.n, asked)
@@ -324,7 +324,7 @@ class Subgraph:
 
     def _root(self, root: Node, name: str, info: GraphQLResolveInfo[Any], arguments: dict[str, Any]) -> Any:
         if root.type == "Mutation":
-            self._world.mutated.append(f"{self._reading.name}.{name}{_canonical(arguments) if arguments else ''}")
+            self._world.mutated.append(name + canonical(arguments))
         resolver = self._world.resolvers.get((self._reading.name, f"{root.type}.{name}"))
         if resolver is not None:
             return resolver(arguments, self._world.state)
@@ -371,7 +371,7 @@ class Subgraph:
                 return None
             concrete = self._facts.concrete(self._facts.family(name), n)
             return Node(concrete, n, representation=representation)
-        raise GraphQLError(f"{_canonical(representation)} has no key of {name} in {self._reading.name}")
+        raise GraphQLError(f"{canonical(representation)} has no key of {name} in {self._reading.name}")
 
     def _type_of(self, value: Any, info: GraphQLResolveInfo[Any], abstract: Any) -> str:
         schema = self._reading.schema
@@ -455,7 +455,7 @@ def _nullable(type_: GraphQLOutputType) -> list[bool]:
         inner = inner.of_type
 
 
-def _canonical(value: Any) -> str:
+def canonical(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
 
 
