@@ -280,9 +280,7 @@ class _Draft:
                 home.type(name).fields[self._fresh("r")] = _Field(composite or kept, directives=[required])
 
     def _foreign(self, name: str, home: _Subgraph, homes: list[_Subgraph]) -> list[str]:
-        mine = dict.fromkeys(home.type(name).fields)
-        if self.subgraphs[-1].first:  # Hive's composer takes keys for resolvable everywhere then, @external or not
-            mine |= dict.fromkeys(("id", "sku", "code", "region", "org"))
+        mine = home.type(name).fields
         return sorted(
             {
                 field_name
@@ -290,9 +288,14 @@ class _Draft:
                 if other is not home
                 for field_name, field_ in other.type(name).fields.items()
                 if field_name not in mine
+                and self._can_be_external(field_name)
                 and not any(d.startswith(("@external", "@override")) for d in field_.directives)
             }
         )
+
+    def _can_be_external(self, field_name: str) -> bool:
+        """Hive's composer takes keys for resolvable in all subgraphs as soon as one is of Federation 1."""
+        return not self.subgraphs[-1].first or field_name not in ("id", "sku", "code", "region", "org")
 
     def _required(self, home: _Subgraph, name: str, field_name: str, homes: list[_Subgraph]) -> str | None:
         """The field made external at home, and what is required of it."""
@@ -320,6 +323,7 @@ class _Draft:
             if f.named in _SCALARS and f.directives[:1] != ["@external"] and not f.arguments
         ]
         mine = home.type(type_name)
+        leaves = [leaf for leaf in leaves if leaf in mine.fields or self._can_be_external(leaf)]
         if mine.kind == "interface" or not leaves:
             return None
         leaf = self._random.choice(leaves)
