@@ -1,4 +1,4 @@
-"""Our engine over random supergraphs, beside what is true and beside Hive; FEDERATION_CASES is the number of queries."""
+"""Our engine over random supergraphs, beside what is true and beside Hive; FEDERATION_CASES is how many queries."""
 
 import os
 from collections.abc import Iterator

@@ -9,7 +9,7 @@ only by a key of its own.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from hashlib import blake2b
@@ -37,7 +37,6 @@ from tests.gateway.federation.judges.sdl import FieldNote, Reading
 
 PER_TYPE = 5  # entities of each type
 EVENTS = 3  # of each subscription
-Resolver = Callable[[dict[str, Any], dict[str, Any]], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +65,23 @@ class Answered:
     variables: Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Quirks:
+    """Where the world is not as it should be: `nulls` are the fields of entities that are null though they are keys
+    ("Book.1.upc"), `absent` the entities that a subgraph does not know ("b.Book.1"), and `failing` the fields that it
+    answers with errors ("b.Book.title")."""
+
+    nulls: Collection[str] = ()
+    absent: Collection[str] = ()
+    failing: Collection[str] = ()
+
+
 @dataclass(slots=True)
 class World:
-    """`resolvers` replace what a root field answers: `{("a", "Mutation.add"): lambda arguments, state: …}`; `state` is
-    the world's, and starts empty."""
+    """`mutated` are the mutations that were made."""
 
     sdls: Mapping[str, str]
-    resolvers: Mapping[tuple[str, str], Resolver] = field(default_factory=dict)
-    state: dict[str, Any] = field(default_factory=dict)
+    quirks: Quirks = field(default_factory=Quirks)
     asked: list[Answered] = field(default_factory=list)
     mutated: list[str] = field(default_factory=list)
     subgraphs: dict[str, "Subgraph"] = field(init=False)
@@ -81,7 +89,7 @@ class World:
 
     def __post_init__(self) -> None:
         readings = {name: sdl.read(name, text) for name, text in self.sdls.items()}
-        self.facts = Facts(readings)
+        self.facts = Facts(readings, self.quirks.nulls)
         self.subgraphs = {name: Subgraph(self, reading) for name, reading in readings.items()}
 
     def answer(self, subgraph: str, query: str, variables: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -98,8 +106,9 @@ class World:
 class Facts:
     """What is true in the world, whichever subgraph is asked."""
 
-    def __init__(self, readings: Mapping[str, Reading]) -> None:
+    def __init__(self, readings: Mapping[str, Reading], nulls: Collection[str] = ()) -> None:
         self.readings = readings
+        self._nulls = nulls
         self._objects = {name: sdl.objects(reading.schema) for name, reading in readings.items()}
         self._interface_objects = {name for reading in readings.values() for name in reading.interface_objects}
         self._keyed_interfaces = {
@@ -165,7 +174,10 @@ class Facts:
 
     def find(self, type_name: str, key: SelectionSetNode, representation: Mapping[str, Any]) -> int | None:
         """The entity that has these values in the key's fields. KeyError if the representation lacks one."""
-        wanted = canonical(_picked(key, representation))
+        values = _picked(key, representation)
+        if None in values.values():
+            return None
+        wanted = canonical(values)
         at = (type_name, print_selection(key))
         if at not in self._index:
             self._index[at] = {canonical(self._key(type_name, n, key)): n for n in self.numbers(type_name)}
@@ -188,6 +200,8 @@ class Facts:
     def value(self, node: Node, name: str, arguments: Mapping[str, Any], required: Any) -> Any:
         """A scalar, a Node, or lists of them; None for null."""
         agreed = self._agreed(node.type, name)
+        if f"{node.type}.{node.n}.{name}" in self._nulls:
+            return None
         family = self.family(node.type)
         asked = name + (canonical(arguments) if arguments else "") + (canonical(required) if required else "")
         if (node.type, name) in self._key_fields:
@@ -196,10 +210,11 @@ class Facts:
         return self._layer(agreed, seed, f"{family}-{_short(node.n)}.{asked}", 0)
 
     def _layer(self, agreed: _Type, seed: tuple[Any, ...], text: str, depth: int) -> Any:
-        if agreed.nullable[depth] and _hash(*seed, "null") % 7 == 0:
+        at_root = seed[0] == "Query" and depth == 0  # where nothing would leave nothing to look at
+        if agreed.nullable[depth] and not at_root and _hash(*seed, "null") % 7 == 0:
             return None
         if depth + 1 < len(agreed.nullable):
-            length = (0, 1, 2, 2, 3, 3)[_hash(*seed, "length") % 6]
+            length = (2 if at_root else 0, 1, 2, 2, 3, 3)[_hash(*seed, "length") % 6]
             return [self._layer(agreed, (*seed, i), f"{text}.{i}", depth + 1) for i in range(length)]
         return self._leaf(agreed, _hash(*seed), text) if self._is_leaf(agreed) else self._object(agreed, seed)
 
@@ -325,12 +340,11 @@ class Subgraph:
     def _root(self, root: Node, name: str, info: GraphQLResolveInfo[Any], arguments: dict[str, Any]) -> Any:
         if root.type == "Mutation":
             self._world.mutated.append(name + canonical(arguments))
-        resolver = self._world.resolvers.get((self._reading.name, f"{root.type}.{name}"))
-        if resolver is not None:
-            return resolver(arguments, self._world.state)
         return self._field(root, info.parent_type.name, name, arguments)
 
     def _field(self, node: Node, parent: str, name: str, arguments: dict[str, Any]) -> Any:
+        if f"{self._reading.name}.{parent}.{name}" in self._world.quirks.failing:
+            raise GraphQLError(f"{parent}.{name} of {self._reading.name} fails")
         note = self._reading.fields[parent, name]
         provided = _selection_of(node.provided, name, node.type, self._facts)
         if provided is None:
@@ -370,6 +384,8 @@ class Subgraph:
             if n is None:
                 return None
             concrete = self._facts.concrete(self._facts.family(name), n)
+            if f"{self._reading.name}.{concrete}.{n}" in self._world.quirks.absent:
+                return None
             return Node(concrete, n, representation=representation)
         raise GraphQLError(f"{canonical(representation)} has no key of {name} in {self._reading.name}")
 
