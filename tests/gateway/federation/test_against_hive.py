@@ -11,7 +11,7 @@ from tests.gateway.federation.judges.queries import Query
 from tests.gateway.federation.judges.serve import serving
 
 PER_GRAPH = 6
-SEEDS = range(int(os.environ.get("FEDERATION_CASES", "300")) // PER_GRAPH)
+SEEDS = range(int(os.environ.get("FEDERATION_CASES", "240")) // PER_GRAPH)
 
 
 @pytest.fixture(scope="module")
