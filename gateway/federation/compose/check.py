@@ -205,7 +205,7 @@ class _FederationCheck:
                 self._check_field(type_, field, f"{type_.name}.{field.name}")
 
     def _check_composite(self, type_: Composite) -> None:
-        if type_.interface_object and not type_.keys:
+        if type_.interface_object and not type_.declared_keys:
             message = f"{type_.name} is an @interfaceObject without a @key: add one"
             self._report.add("INTERFACE_OBJECT_USAGE_ERROR", message, type_.name)
         if type_.interface:
@@ -226,7 +226,7 @@ class _FederationCheck:
         for key in interface.keys:
             for name in sorted(interface.implemented_by):
                 type_ = self._schema.composite(name)
-                if type_ and all(_normal(each.fields) != _normal(key.fields) for each in type_.keys):
+                if type_ and _normal(key.fields) not in map(_normal, type_.declared_keys):
                     message = f'{name} lacks the @key(fields: "{key.fields}") of its interface {interface.name}: add it'
                     self._report.add("INTERFACE_KEY_NOT_ON_IMPLEMENTATION", message, name)
 

@@ -34,7 +34,7 @@ def parse_fields(text: str) -> SelectionSetNode:
 
 def check_field_sets(schema: Schema, declared: list[Declared], report: SubgraphReport) -> None:
     """Sets keys, and the `requires` and `provides` of fields; those that are wrong are reported and left out."""
-    for each in declared:
+    for each in sorted(declared, key=lambda each: each.meaning != "key"):  # what @provides asks for depends on keys
         _FieldSet(schema, each, report).check()
 
 
@@ -110,6 +110,8 @@ class _FieldSet:
         return None
 
     def _select(self, selections: SelectionSetNode, parent: Composite | Union, depth: int) -> Iterator[Selected]:
+        if not selections.selections:
+            self._tell("INVALID_FIELDS", f"it selects nothing: give it fields of {parent.name}")
         for node in selections.selections:
             if isinstance(node, InlineFragmentNode):
                 yield from self._select_fragment(node, parent, depth)

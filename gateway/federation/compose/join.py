@@ -1,6 +1,7 @@
-"""What each subgraph has to do with each type and field of the supergraph: the arguments of `@join__type` and `@join__field`."""
+"""What each subgraph has to do with each type and field of the supergraph: what `@join__type` and `@join__field` say."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from graphql import FieldNode, InlineFragmentNode, SelectionSetNode, print_ast
 
@@ -184,7 +185,8 @@ class _ObjectJoiner:
         """Both who takes a field and whom it is taken from carry the label."""
         labels = {}
         for graph, here in field.by.items():
-            if here.label is not None and (source := self._merged.id(here.override)) is not None:
+            source = self._merged.id(here.override)
+            if here.label is not None and source in field.by and source is not None:
                 labels[graph] = labels[source] = here.label
         return labels
 
@@ -203,9 +205,10 @@ def _is_extension(schema: Schema, here: Composite) -> bool:
 
 
 def _shortened(joins: list[Join], graphs: set[str]) -> list[Join] | None:
-    if all(join.plain for join in joins) and {join.graph for join in joins} == graphs:
-        return None
-    return joins
+    if {join.graph for join in joins} != graphs:
+        return joins
+    is_alone = len(graphs) == 1  # so that there is nothing to override
+    return None if all((replace(join, override=None) if is_alone else join).plain for join in joins) else joins
 
 
 def _without_keys(text: str, type_: Composite) -> str | None:

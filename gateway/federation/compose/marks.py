@@ -1,4 +1,4 @@
-"""Descriptions, tags and what else any definition carries: of several declarations of one thing, and of several subgraphs."""
+"""Descriptions, tags and what else any definition carries, made one of several declarations or several subgraphs."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
@@ -11,7 +11,7 @@ _MOST_GROUPS = 1000
 
 
 def merged_marks(all_: Iterable[Marks]) -> Marks:
-    """The first description and deprecation, every tag, the highest cost; who asks for permissions asks for all of them."""
+    """The first description and deprecation, every tag, the highest cost, and all the permissions that any asks for."""
     merged = Marks()
     for marks in all_:
         merged.description = merged.description or marks.description

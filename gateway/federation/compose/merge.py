@@ -161,8 +161,10 @@ class _Types:
         return MergedEnum(name, _marks(by), by, values, inputs, outputs)
 
 
-def merged_arguments(owners: Sequence[tuple[str, Mapping[str, Argument]]], subtypes: Subtypes) -> dict[str, MergedArgument]:
-    """Of a field or a directive, or the fields of an input: what is given must fit every subgraph, so the types narrow."""
+def merged_arguments(
+    owners: Sequence[tuple[str, Mapping[str, Argument]]], subtypes: Subtypes
+) -> dict[str, MergedArgument]:
+    """Of a field or a directive, or the fields of an input: what is given must fit every subgraph, so types narrow."""
     arguments = {}
     for name in _in_order(owner for _, owner in owners):
         by = {id_: owner[name] for id_, owner in owners if name in owner}
@@ -204,7 +206,7 @@ def _locations(by: Mapping[str, Directive]) -> tuple[str, ...]:
 
 
 def _share_permissions(merged: Merged) -> None:
-    """What an object asks for, whoever asks for it as its interface must have; and the other way with interface objects."""
+    """What an object asks for, whoever reads it as its interface must have; interface objects ask for their objects."""
     for object_ in merged.objects():
         for interface in merged.interfaces_of(object_):
             if interface.has_interface_object:

@@ -80,13 +80,15 @@ class Key:
 @dataclass(slots=True, eq=False)
 class Composite:
     """An object or an interface. An interface object is an interface here, with `interface_object`. `extends` is where
-    `@extends` says so, `extension` also where it is written `extend type`."""
+    `@extends` says so, `extension` also where it is written `extend type`. `declared_keys` are there before `keys`,
+    which are those that are right."""
 
     name: str
     interface: bool
     fields: dict[str, Field] = field(default_factory=dict)
     interfaces: dict[str, None] = field(default_factory=dict)
     keys: list[Key] = field(default_factory=list)
+    declared_keys: set[str] = field(default_factory=set)
     marks: Marks = field(default_factory=Marks)
     defined: bool = False
     extension: bool = False

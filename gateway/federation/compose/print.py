@@ -187,8 +187,8 @@ class _Printer:
         graphs = dict.fromkeys(join.graph for join in type_.joins)
         joins = [_type_join(join) for join in type_.joins]
         for graph in graphs:
-            for name in type_.by[graph].interfaces if graph in type_.by else ():
-                joins.append(f'@join__implements(graph: {graph}, interface: "{name}")')
+            implemented = type_.by[graph].interfaces if graph in type_.by else ()
+            joins += [f'@join__implements(graph: {graph}, interface: "{name}")' for name in implemented]
         fields = [self._field(field) for field in type_.fields.values()]
         return _block(f"{form} {type_.name}{implements}{_lines([*joins, *self._marks(type_.marks)])}", fields)
 

@@ -217,7 +217,9 @@ class _Reader:
             type_.extends |= "extends" in meanings
             type_.defined |= isinstance(node, TypeDefinitionNode)
             type_.extension |= not isinstance(node, TypeDefinitionNode)
-            self._declared += [Declared("key", type_, None, each) for each in applied if each.meaning == "key"]
+            keys = [each for each in applied if each.meaning == "key"]
+            type_.declared_keys |= {str(key.values.get("fields")) for key in keys}
+            self._declared += [Declared("key", type_, None, key) for key in keys]
             self._implement(type_, node)
             for field in node.fields or ():
                 self._field(type_, node, field, meanings)
@@ -232,7 +234,7 @@ class _Reader:
             type_.interfaces[name] = None
 
     def _finish(self, type_: Composite) -> None:
-        """`extend` says little in Federation 1: whole types are written so, and `@extends` is what makes an extension."""
+        """`extend` says little in Federation 1: whole types are written so, and `@extends` makes an extension."""
         if type_.interface_object:
             type_.interface = True
         if self._schema.federation_1:

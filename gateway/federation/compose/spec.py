@@ -27,7 +27,8 @@ directive @requiresScopes(scopes: [[federation__Scope!]!]!) on FIELD_DEFINITION 
 directive @policy(policies: [[federation__Policy!]!]!) on FIELD_DEFINITION | OBJECT | INTERFACE | SCALAR | ENUM
 directive @context(name: String!) repeatable on INTERFACE | OBJECT | UNION
 directive @fromContext(field: federation__ContextFieldValue) on ARGUMENT_DEFINITION
-directive @cost(weight: Int!) on ARGUMENT_DEFINITION | ENUM | FIELD_DEFINITION | INPUT_FIELD_DEFINITION | OBJECT | SCALAR
+directive @cost(weight: Int!) on ARGUMENT_DEFINITION | ENUM | FIELD_DEFINITION | INPUT_FIELD_DEFINITION | OBJECT
+  | SCALAR
 directive @listSize(assumedSize: Int, slicingArguments: [String!], sizedFields: [String!],
   requireOneSlicingArgument: Boolean = true) on FIELD_DEFINITION
 """
@@ -71,6 +72,14 @@ MACHINERY = {"_Any", "_Entity", "_Service", "_FieldSet"}
 MACHINERY_PREFIXES = ("federation__", "link__", "core__")
 MACHINERY_FIELDS = {"_service", "_entities"}
 BUILT_IN_SCALARS = {"Int", "Float", "String", "Boolean", "ID"}
+
+
+_UNLABELLED = _definitions("directive @override(from: String!) on FIELD_DEFINITION")["override"]
+
+
+def definition(name: str, version: tuple[int, int]) -> DirectiveDefinitionNode:
+    """As that version of Federation has it."""
+    return _UNLABELLED if name == "override" and version < (2, 7) else FEDERATION[name]
 
 
 def available(version: tuple[int, int]) -> set[str]:

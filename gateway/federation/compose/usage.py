@@ -36,7 +36,7 @@ class Usage:
         self._names = names
         self._report = report
         self._definitions = {**spec.BUILT_IN, **spec.LINK}
-        self._definitions |= {name: spec.FEDERATION[meaning] for name, meaning in names.directives.items()}
+        self._definitions |= {name: spec.definition(m, names.version) for name, m in names.directives.items()}
         self._waiting: list[tuple[DirectiveNode | ConstDirectiveNode, InputValueDefinitionNode, str]] = []
         seen = set()
         for node in own:

@@ -54,7 +54,7 @@ class _Check:
         self._report.add(code, message, coordinate, self._merged.names(graphs))
 
     def _children(self, type_: MergedType) -> Iterator[Marks]:
-        if isinstance(type_, MergedComposite) or isinstance(type_, MergedInput):
+        if isinstance(type_, MergedComposite | MergedInput):
             yield from (field.marks for field in type_.fields.values())
         elif isinstance(type_, MergedEnum):
             yield from (value.marks for value in type_.values.values())
