@@ -21,10 +21,12 @@ def check_access(merged: Merged, report: Report) -> None:
                 lacking = next((coordinate for coordinate, marks in wanted if not _covers(granted, marks)), None)
                 if lacking:
                     coordinate = f"{type_.name}.{field.name}"
-                    message = f"{coordinate} @requires {lacking}, which asks for permissions that {coordinate} does not"
-                    message += f" ask for: repeat {lacking}'s @authenticated, @requiresScopes and @policy"
-                    names = merged.names([graph])
-                    report.add("MISSING_TRANSITIVE_AUTH_REQUIREMENTS", message, (coordinate, lacking), names)
+                    where = merged.graphs[graph].name
+                    message = (
+                        f"{coordinate} @requires {lacking} in {where}, which asks for permissions that it does not ask "
+                    )
+                    message += f"for: repeat {lacking}'s @authenticated, @requiresScopes and @policy"
+                    report.add("MISSING_TRANSITIVE_AUTH_REQUIREMENTS", message, (coordinate, lacking), where)
 
 
 def _selected(type_: MergedComposite, selections: SelectionSetNode, merged: Merged) -> Iterator[tuple[str, Marks]]:

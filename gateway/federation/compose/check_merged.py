@@ -35,7 +35,9 @@ class _Check:
     def check(self) -> None:
         query = self._merged.types.get("Query")
         if not isinstance(query, MergedComposite) or not query.fields:
-            message = "no subgraph has a query type with fields: there must be something to ask for"
+            message = (
+                f"none of {self._in(self._merged.graphs)} has a query type with fields: there must be some to ask for"
+            )
             self._report.add("NO_QUERIES", message, "Query", self._merged.names(self._merged.graphs))
         for type_ in self._merged.types.values():
             if isinstance(type_, MergedComposite):

@@ -1,4 +1,4 @@
-"""What each subgraph has to do with each type and field of the supergraph: what `@join__type` and `@join__field` say."""
+"""What each subgraph has to do with each type and field of the supergraph: `@join__type` and `@join__field`."""
 
 from collections.abc import Iterator
 from dataclasses import replace

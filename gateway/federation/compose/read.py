@@ -126,6 +126,7 @@ class _Reader:
                     self._report.invalid(f"{local} is the type of two operations: each needs its own", local)
                 elif local != ROOTS[operation] and ROOTS[operation] in types:
                     self._tell_root_used(operation, local)
+                    continue
                 self._renamed.setdefault(local, ROOTS[operation])
 
     def _tell_root_used(self, operation: str, local: str) -> None:

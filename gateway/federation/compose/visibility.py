@@ -51,7 +51,8 @@ class _Check:
             self._check_arguments(type_.fields, type_.name, of_input=True)
 
     def _add(self, code: str, message: str, coordinate: str, graphs: Iterable[str]) -> None:
-        self._report.add(code, message, coordinate, self._merged.names(graphs))
+        names = self._merged.names(graphs)
+        self._report.add(code, f"in {', '.join(names)}: {message}", coordinate, names)
 
     def _children(self, type_: MergedType) -> Iterator[Marks]:
         if isinstance(type_, MergedComposite | MergedInput):
