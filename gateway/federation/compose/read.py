@@ -215,7 +215,7 @@ class _Reader:
             meanings = {each.meaning for each in applied}
             self._mark(type_, node, applied)
             type_.interface_object |= "interfaceObject" in meanings
-            type_.extends |= "extends" in meanings
+            type_.extends |= "extends" in meanings and isinstance(node, TypeDefinitionNode)
             type_.defined |= isinstance(node, TypeDefinitionNode)
             type_.extension |= not isinstance(node, TypeDefinitionNode)
             keys = [each for each in applied if each.meaning == "key"]
