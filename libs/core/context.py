@@ -2,7 +2,7 @@
 
 import time
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -80,6 +80,9 @@ class Context:
     platform: "Platform"
     service: Any = None
     client: Client = Client()
+    # As they came, for whoever asks another service for the caller: a token that was verified, and a W3C traceparent.
+    authorization: str = field(default="", repr=False)
+    traceparent: str = ""
 
     @property
     def tenant_id(self) -> str:

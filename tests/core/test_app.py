@@ -202,6 +202,26 @@ class TestRoutes:
         assert "a surprise with a secret in it" in line["exception"]
 
 
+class TestSdl:
+    """Of a service in production, which answers no introspection."""
+
+    async def test_is_the_subgraph(self, tiny: Tiny) -> None:
+        answer = await tiny.client.get("/graphql/sdl")
+        assert answer.headers["content-type"].startswith("text/plain")
+        assert "who: String!" in answer.text
+        assert "errors" in (await tiny.ask("{ _service { sdl } }", x_tenant="acme")).json()
+
+    @pytest.mark.parametrize("known", ["{}", "W/{}", '"another", {}', "*"])
+    async def test_is_not_sent_again(self, tiny: Tiny, known: str) -> None:
+        etag = (await tiny.client.get("/graphql/sdl")).headers["etag"]
+        answer = await tiny.client.get("/graphql/sdl", headers={"if-none-match": known.format(etag)})
+        assert (answer.status_code, answer.content, answer.headers["etag"]) == (304, b"", etag)
+
+    async def test_is_sent_to_who_knows_another(self, tiny: Tiny) -> None:
+        answer = await tiny.client.get("/graphql/sdl", headers={"if-none-match": '"another"'})
+        assert answer.status_code == 200
+
+
 class TestCorrelation:
     async def test_given_one_is_kept(self, tiny: Tiny) -> None:
         answer = await tiny.ask("{who}", x_tenant="acme", x_correlation_id="order-4711")

@@ -1,4 +1,4 @@
-"""A subgraph's GraphQL endpoint: HTTP, WebSocket and server-sent events over one engine.
+"""A GraphQL endpoint: HTTP, WebSocket and server-sent events over one engine.
 
     endpoint = GraphQLEndpoint(build_schema(Query, Mutation), context, development=settings.development)
 
@@ -6,8 +6,21 @@
 """
 
 from libs.core.graphql.endpoint import GraphQLEndpoint
-from libs.core.graphql.execution import ContextFactory
+from libs.core.graphql.engine import ContextFactory, Engine, Prepared, Request
+from libs.core.graphql.execution import SchemaEngine
 from libs.core.graphql.limits import LimitExceeded, Limits
 from libs.core.graphql.schema import BigInt, Problem, build_schema
 
-__all__ = ["BigInt", "ContextFactory", "GraphQLEndpoint", "LimitExceeded", "Limits", "Problem", "build_schema"]
+__all__ = [
+    "BigInt",
+    "ContextFactory",
+    "Engine",
+    "GraphQLEndpoint",
+    "LimitExceeded",
+    "Limits",
+    "Prepared",
+    "Problem",
+    "Request",
+    "SchemaEngine",
+    "build_schema",
+]

@@ -25,8 +25,9 @@ from graphql.validation.rules import overlapping_fields_can_be_merged
 from strawberry.schema.validation_rules.maybe_null import MaybeNullValidationRule
 from strawberry.schema.validation_rules.one_of import OneOfInputValidationRule
 
-from libs.core.graphql.errors import RequestRefused
-from libs.core.graphql.limits import LimitExceeded, Limits, Scale, check
+from libs.core.graphql.engine import Request
+from libs.core.graphql.errors import HTTPRefused, RequestRefused
+from libs.core.graphql.limits import LimitExceeded, Limits, Scale, check, check_variables
 
 # The one rule that compares fields pairwise gives up after this many steps. graphql-core's 500,000 let a document of
 # 2,000 tokens take 560 ms; with these it takes 40. The introspection query needs fewer than 1,000.
@@ -121,7 +122,7 @@ _NO_VARIABLES = VariableValues({}, {})
 
 
 class Documents:
-    """The least recently used documents are forgotten once there are too many, by number or by their length."""
+    """Those of one schema: the least recently used are forgotten once there are too many, by number or by length."""
 
     def __init__(self, schema: GraphQLSchema, limits: Limits, *, development: bool) -> None:
         self._schema = schema
@@ -139,6 +140,21 @@ class Documents:
 
     def __len__(self) -> int:
         return len(self._kept)
+
+    def ask(self, request: Request) -> tuple[Operation, VariableValues]:
+        """What `request` asks for, with its variables coerced. `RequestRefused` if the document, the operation's name
+        or the variables are wrong, or ask for too much; `HTTPRefused` if it may only read, and would mutate.
+        """
+        try:
+            operation = self.get(request.query).operation(request.operation_name)
+            if request.only_reads and operation.type is OperationType.MUTATION:
+                raise HTTPRefused(405, "METHOD_NOT_ALLOWED", "a mutation takes POST", allow="POST")
+            check_variables(self._limits, request.variables)
+            values = operation.coerce(self._schema, request.variables, hide_suggestions=not self._development)
+            operation.check_cost(self._limits, values)
+        except LimitExceeded as error:
+            raise RequestRefused.of(error, by_graphql=True) from None
+        return operation, values
 
     def get(self, source: str) -> Document:
         """`RequestRefused` with what is wrong with `source`."""

@@ -13,8 +13,9 @@ from strawberry.http.ides import get_graphql_ide_html
 
 from libs.core.context import Context, correlation_id
 from libs.core.errors import RateLimited, Unauthenticated
+from libs.core.graphql.engine import ContextFactory, Engine
 from libs.core.graphql.errors import HTTPRefused, RequestRefused
-from libs.core.graphql.execution import ContextFactory, Engine
+from libs.core.graphql.execution import SchemaEngine
 from libs.core.graphql.http import (
     EVENT_STREAM,
     JSON,
@@ -34,16 +35,24 @@ _BODY_WITHIN_S = 0.25
 
 
 class GraphQLEndpoint:
-    """Serves `schema` over HTTP, graphql-transport-ws and graphql-sse.
+    """Serves an engine over HTTP, graphql-transport-ws and graphql-sse.
 
     Mount it at one exact path, for HTTP and for WebSocket; it answers every method itself. `development` allows
-    introspection, suggestions, and GraphiQL for a browser (whose scripts come over the internet).
+    introspection, suggestions, and GraphiQL for a browser (whose scripts come over the internet). `limits` are for a
+    Strawberry schema; any other engine has its own.
     """
 
     def __init__(
-        self, schema: Schema, context: ContextFactory, *, limits: Limits | None = None, development: bool = False
+        self,
+        schema: Schema | Engine,
+        context: ContextFactory,
+        *,
+        limits: Limits | None = None,
+        development: bool = False,
     ) -> None:
-        self._engine = Engine(schema, limits or Limits(), development=development)
+        self._engine: Engine = (
+            SchemaEngine(schema, limits or Limits(), development=development) if isinstance(schema, Schema) else schema
+        )
         self._context = context
         self._page = get_graphql_ide_html().encode() if development else b""
         self._streams = Streams()

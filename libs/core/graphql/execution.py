@@ -1,7 +1,7 @@
 """Runs operations on graphql-core's executor, the short way wherever the result is the same."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeVar, cast
@@ -27,61 +27,17 @@ from graphql import (
 from graphql.execution.collect_fields import FieldDetailsList, GroupedFieldSet, collect_fields
 from graphql.execution.values import VariableValues
 from graphql.pyutils import Path
-from starlette.datastructures import Headers
-from starlette.types import Scope
 from strawberry import Schema
 from strawberry.types.field import StrawberryField
 
 from libs.core.context import Context, Deadline
-from libs.core.errors import DeadlineExceeded, InvalidInput, OutcomeUnknown
+from libs.core.errors import DeadlineExceeded, OutcomeUnknown
 from libs.core.graphql.documents import Documents, Operation
-from libs.core.graphql.errors import HTTPRefused, RequestRefused, format_execution_errors
-from libs.core.graphql.limits import LimitExceeded, Limits, check_variables
+from libs.core.graphql.engine import Request, Response
+from libs.core.graphql.errors import RequestRefused, format_execution_errors
+from libs.core.graphql.limits import Limits
 
 T = TypeVar("T")
-# A response as JSON.
-Response = bytes
-
-# Awaited as context(scope, headers, connection_params): who asks, or `Unauthenticated`. `connection_params` is the
-# payload of a socket's connection_init, None over HTTP.
-ContextFactory = Callable[[Scope, Headers, Mapping[str, Any] | None], Awaitable[Context]]
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """The parameters of GraphQL over HTTP, whichever way they came."""
-
-    query: str
-    variables: dict[str, Any]
-    operation_name: str | None
-    extensions: dict[str, Any]
-    # A GET: it may be prefetched, cached, or sent from another site's page, so it never mutates.
-    only_reads: bool = False
-
-    @classmethod
-    def parse(cls, parameters: Any, *, only_reads: bool = False) -> "Request":
-        """`InvalidInput` naming the parameter that is missing or of the wrong type."""
-        if not isinstance(parameters, dict):
-            raise InvalidInput("the request must be one JSON object; batches are not accepted")
-        return cls(
-            _parameter(parameters, "query", str),
-            _parameter(parameters, "variables", dict, {}),
-            _parameter(parameters, "operationName", str, None),
-            _parameter(parameters, "extensions", dict, {}),
-            only_reads,
-        )
-
-
-_REQUIRED = object()
-
-
-def _parameter(parameters: dict[str, Any], name: str, kind: type, default: Any = _REQUIRED) -> Any:
-    value = parameters.get(name)
-    if value is None and default is not _REQUIRED:
-        return default
-    if not isinstance(value, kind):
-        raise InvalidInput(f"{name} must be {'a string' if kind is str else 'an object'}", field=name)
-    return value
 
 
 class _Plan(NamedTuple):
@@ -257,8 +213,8 @@ async def _merged(results: dict[str, Any], rest: Awaitable[dict[str, Any]]) -> d
     return results
 
 
-class Engine:
-    """What every transport does with a request: `prepare` it, then run what comes of it."""
+class SchemaEngine:
+    """The engine of a Strawberry schema."""
 
     def __init__(self, schema: Schema, limits: Limits, *, development: bool) -> None:
         self.limits = limits
@@ -266,26 +222,15 @@ class Engine:
         self._development = development
         self._documents = Documents(self._schema, limits, development=development)
 
-    def prepare(self, request: Request, context: Context) -> "Prepared":
-        """`RequestRefused` if the document, the operation's name or the variables are wrong, or ask for too much;
-        `HTTPRefused` if it may only read, and would mutate.
-        """
-        try:
-            operation = self._documents.get(request.query).operation(request.operation_name)
-            if request.only_reads and operation.type is OperationType.MUTATION:
-                raise HTTPRefused(405, "METHOD_NOT_ALLOWED", "a mutation takes POST", allow="POST")
-            check_variables(self.limits, request.variables)
-            values = operation.coerce(self._schema, request.variables, hide_suggestions=not self._development)
-            operation.check_cost(self.limits, values)
-        except LimitExceeded as error:
-            raise RequestRefused.of(error, by_graphql=True) from None
-        return Prepared(
+    def prepare(self, request: Request, context: Context) -> "_Prepared":
+        operation, values = self._documents.ask(request)
+        return _Prepared(
             operation.type, _Execution(self._schema, operation, values, context, development=self._development)
         )
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class _Prepared:
     """A request that will be executed."""
 
     type: OperationType
@@ -322,4 +267,4 @@ class Prepared:
                     raise RequestRefused.of(error) from error
                 # Every event is a request of its own, with the time of one.
                 fresh = replace(context, deadline=Deadline.after(timeout_s))
-                yield await Prepared(self.type, execution.for_event(payload, fresh)).execute()
+                yield await _Prepared(self.type, execution.for_event(payload, fresh)).execute()

@@ -14,8 +14,8 @@ from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
 from libs.core.errors import InvalidInput
+from libs.core.graphql.engine import Request
 from libs.core.graphql.errors import HTTPRefused, RequestRefused
-from libs.core.graphql.execution import Request
 from libs.core.graphql.limits import LimitExceeded, Limits
 
 GRAPHQL_JSON = "application/graphql-response+json"

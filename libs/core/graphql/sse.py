@@ -16,8 +16,8 @@ from starlette.types import Receive, Send
 
 from libs.core.context import Caller, Context
 from libs.core.errors import InvalidInput, NotFound, RateLimited
+from libs.core.graphql.engine import Engine, Request, Response
 from libs.core.graphql.errors import HTTPRefused, RequestRefused
-from libs.core.graphql.execution import Engine, Request, Response
 from libs.core.graphql.http import EVENT_STREAM
 from libs.core.graphql.streams import FAREWELL_S, Streams
 from libs.core.tasks import ended

@@ -14,8 +14,8 @@ from starlette.types import Receive, Scope, Send
 
 from libs.core.context import Context, correlation_id
 from libs.core.errors import CoreError, Forbidden, RateLimited, Unauthenticated
+from libs.core.graphql.engine import ContextFactory, Engine, Request
 from libs.core.graphql.errors import RequestRefused
-from libs.core.graphql.execution import ContextFactory, Engine, Request
 from libs.core.graphql.streams import FAREWELL_S, Ending, Stream, Streams
 from libs.core.tasks import ended
 

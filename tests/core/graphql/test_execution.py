@@ -11,11 +11,12 @@ from structlog.testing import capture_logs
 
 from libs.core.context import Caller, Context, Deadline
 from libs.core.graphql import Limits
+from libs.core.graphql.engine import Request
 from libs.core.graphql.errors import RequestRefused
-from libs.core.graphql.execution import Engine, Request
+from libs.core.graphql.execution import SchemaEngine
 from tests.core.graphql.service import schema
 
-engine = Engine(schema, Limits(cost=1_000_000, aliases=1_000, depth=100, directives=1_000), development=True)
+engine = SchemaEngine(schema, Limits(cost=1_000_000, aliases=1_000, depth=100, directives=1_000), development=True)
 
 
 def context() -> Context:
