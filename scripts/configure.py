@@ -55,8 +55,8 @@ async def _set(config: Config, model: type[ConfigModel], tenant_id: str | None, 
 
 
 def _model(name: str) -> type[ConfigModel]:
-    for service in stack.services():
-        for model in vars(import_module(f"services.{service}.settings")).values():
+    for service in stack.processes():
+        for model in vars(import_module(f"{stack.package(service)}.settings")).values():
             is_model = isinstance(model, type) and issubclass(model, ConfigModel) and model is not ConfigModel
             if is_model and model.config_name == name:
                 return model  # type: ignore[no-any-return]

@@ -20,8 +20,8 @@ def main() -> None:
     name = os.environ.get("SERVICE", "")
     try:
         environment = stack.environment()
-        if name not in stack.services():
-            known = ", ".join(stack.services()) or "none yet"
+        if name not in stack.processes():
+            known = ", ".join(stack.processes())
             raise Failure(f"say which service: make dev SERVICE=…; there are: {known}")
         with stack.held(stack.development_lock(name)) as ours:
             if not ours:
@@ -63,7 +63,7 @@ def _until_changed(child: subprocess.Popen[bytes], name: str, seen: dict[Path, i
 
 
 def _sources(name: str) -> dict[Path, int]:
-    files = [*(ROOT / "libs").rglob("*.py"), *(ROOT / "services" / name).rglob("*.py")]
+    files = [*(ROOT / "libs").rglob("*.py"), *ROOT.joinpath(*stack.package(name).split(".")).rglob("*.py")]
     return {file: file.stat().st_mtime_ns for file in files if file.exists()}
 
 

@@ -11,7 +11,7 @@ GREEN, RED, PLAIN = ("\033[32m", "\033[31m", "\033[0m") if sys.stdout.isatty() e
 
 def main() -> None:
     environment = stack.environment()
-    ready = [_show(stack.server(name, environment)) for name in stack.services()]
+    ready = [_show(stack.server(name, environment)) for name in stack.processes()]
     sys.exit(0 if all(ready) else 1)
 
 

@@ -20,8 +20,8 @@ WAIT_S = 3600.0
 def main() -> None:
     if "MONGO_URL" not in os.environ:
         os.environ.update(stack.environment())
-    for service in stack.services():
-        app = importlib.import_module(f"services.{service}.app").app
+    for service in stack.processes():
+        app = importlib.import_module(f"{stack.package(service)}.app").app
         print(f"{service}: version {asyncio.run(app.migrate(wait_s=WAIT_S))}")
 
 

@@ -32,29 +32,47 @@ DEMO_TENANT = "demo"
 DEMO_PASSWORD = "a demo is not production"
 
 
+GATEWAY = "gateway"
+
+
 def services() -> list[str]:
     """The names of all services that exist: folders in `services/` with an `app.py`."""
     return [app.parent.name for app in sorted(ROOT.glob("services/*/app.py"))]
 
 
-def server(service: str, environment: Mapping[str, str], *, port: int | None = None) -> Server:
-    """The service, not started, on `port` or the one that its settings say."""
-    port = port or _port(service)
+def processes() -> list[str]:
+    """The services, and then the gateway, which asks them."""
+    return [*services(), GATEWAY]
+
+
+def package(process: str) -> str:
+    """Where its code is: `services.payment`."""
+    return GATEWAY if process == GATEWAY else f"services.{process}"
+
+
+def subgraphs() -> str:
+    """The services' addresses, as the gateway's environment has them."""
+    return ",".join(f"{name}=http://127.0.0.1:{_port(name)}" for name in services())
+
+
+def server(process: str, environment: Mapping[str, str], *, port: int | None = None) -> Server:
+    """A service or the gateway, not started, on `port` or the one that its settings say."""
+    port = port or _port(process)
     url = f"http://127.0.0.1:{port}"
     return Server(
-        name=service,
-        command=(sys.executable, "-m", "libs.core.server", f"services.{service}.app:app"),
+        name=process,
+        command=(sys.executable, "-m", "libs.core.server", f"{package(process)}.app:app"),
         port=port,
         url=url,
-        log=LOGS / f"{service}.log",
+        log=LOGS / f"{process}.log",
         is_ready=lambda: readiness(url)[0] == HTTPStatus.OK,
         env={**environment, "HOST": "127.0.0.1", "PORT": str(port)},
     )
 
 
-def _port(service: str) -> int:
+def _port(process: str) -> int:
     """Read, not imported: loading a service's settings takes as long as MongoDB to start."""
-    settings = ROOT / "services" / service / "settings.py"
+    settings = ROOT.joinpath(*package(process).split("."), "settings.py")
     port = re.search(r"^    port: .*= (\d+)$", settings.read_text(), re.MULTILINE)
     if port is None:
         raise Failure(f"{settings.relative_to(ROOT)} sets no port")

@@ -1,4 +1,4 @@
-"""Starts MongoDB, Redis and every service, writes demo data, and keeps it all running until Ctrl-C.
+"""Starts MongoDB, Redis, every service and the gateway, writes demo data, and keeps it all running until Ctrl-C.
 
 Data, logs and keys are in `.run/`. MONGO_URL and REDIS_URL name servers to be used instead of our own. A child that
 ends by itself is started again, unless it keeps ending. None outlives this process.
@@ -58,7 +58,7 @@ def up(started: ExitStack) -> NoReturn:
     stack.ENVIRONMENT.write_text(json.dumps(environment, indent=2))
     started.callback(_stop, servers)
     _begin(servers)
-    services = [stack.server(name, environment) for name in stack.services()]
+    services = [stack.server(name, environment) for name in stack.processes()]
     started.callback(_stop, services)
     _begin(services)  # they wait for the servers themselves, and load meanwhile
     for server in (*servers, *services):
@@ -78,6 +78,8 @@ def _servers() -> tuple[list[Server], dict[str, str]]:
         "PUBLIC_URL": stack.AUTH_URL,
         "DEFAULT_TENANT": stack.DEMO_TENANT,
         "PLATFORM_TENANT": stack.DEMO_TENANT,
+        "SUBGRAPHS": stack.subgraphs(),
+        "TRUSTED_PROXIES": "127.0.0.0/8,::1/128",  # the gateway, which says where a request came from
     }
     servers = []
     for variable, server_on, port, name in (
@@ -128,7 +130,7 @@ def _seed() -> None:
 
 def _tell(services: Sequence[Server], environment: dict[str, str]) -> None:
     say("")
-    for service in services:
+    for service in sorted(services, key=lambda service: service.name != stack.GATEWAY):
         say(f"{service.name:14}{service.url}/graphql")
     say(f"{'MongoDB':14}{environment['MONGO_URL']}")
     say(f"{'Redis':14}{environment['REDIS_URL']}")

@@ -93,7 +93,7 @@ _ADMIN = (
     *("webhook:read", "webhook:manage", "ledger:verify"),
 )
 # Of what all tenants share: see `demand_shared`.
-_PLATFORM = ("policy:read", "policy:manage", "signingkey:read", "signingkey:manage")
+_PLATFORM = ("policy:read", "policy:manage", "signingkey:read", "signingkey:manage", "platform:read")
 
 # What holds in an empty database. A stored role of the same name takes the place of one of these.
 BUILT_IN = (

@@ -117,6 +117,17 @@ def _context_of(parent: str) -> "Context":
     return TraceContextTextMapPropagator().extract({"traceparent": parent})
 
 
+def traceparent() -> str:
+    """The span around this, for the headers of a request: a W3C `traceparent`. Empty where nothing is traced."""
+    if _tracing.tracer is None:
+        return ""
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+    carrier: dict[str, str] = {}
+    TraceContextTextMapPropagator().inject(carrier)
+    return carrier.get("traceparent", "")
+
+
 def start_tracing(settings: Settings) -> None:
     """Exports spans to `settings.otel_endpoint` from a thread, in batches; does nothing without one."""
     if not settings.otel_endpoint:
