@@ -1,5 +1,6 @@
 """Apollo Federation 2 in Python: subgraphs composed to a supergraph, operations planned over it, plans executed."""
 
+from gateway.federation.compose import CompositionError, CompositionFailed, compose
 from gateway.federation.execute import Executor
 from gateway.federation.plan import Operation, Plan, Planner, PlanTooLarge, Unreachable, explain
 from gateway.federation.subgraph import Subgraph
@@ -7,6 +8,8 @@ from gateway.federation.supergraph import InvalidSupergraph, Supergraph
 from gateway.federation.transport import SubgraphFailed, SubgraphRequest, Transport
 
 __all__ = [
+    "CompositionError",
+    "CompositionFailed",
     "Executor",
     "InvalidSupergraph",
     "Operation",
@@ -19,5 +22,6 @@ __all__ = [
     "Supergraph",
     "Transport",
     "Unreachable",
+    "compose",
     "explain",
 ]

@@ -3,7 +3,8 @@
     compose([Subgraph("products", "http://…", sdl), …])      # the supergraph's text, the same for the same subgraphs
 
 Steps: each subgraph is read (`link`, `read`, `upgrade`) and checked (`check`, `field_sets`); all of them are merged
-(`merge`), and what came of it is checked (`check_merged`, `sharing`, …), joined (`join`) and printed.
+(`merge`), and what came of it is checked (`check_merged`, `sharing`, …), joined (`join`) and printed. Last, every field
+must be reachable wherever a client can ask for it (`satisfiability`).
 """
 
 from collections.abc import Sequence
@@ -23,7 +24,9 @@ from gateway.federation.compose.model import Composite, Schema
 from gateway.federation.compose.print import printed
 from gateway.federation.compose.read import read
 from gateway.federation.compose.upgrade import upgrade
+from gateway.federation.satisfiability import unsatisfiable
 from gateway.federation.subgraph import Subgraph
+from gateway.federation.supergraph import Supergraph
 
 __all__ = ["CompositionError", "CompositionFailed", "compose"]
 
@@ -38,7 +41,11 @@ def compose(subgraphs: Sequence[Subgraph]) -> str:
     check_access(merged, report)
     report.raise_any()
     join(merged)
-    return printed(merged)
+    sdl = printed(merged)
+    for found in unsatisfiable(Supergraph.parse(sdl)):
+        report.add("SATISFIABILITY_ERROR", found.message, found.coordinate, found.subgraphs)
+    report.raise_any()
+    return sdl
 
 
 def _schemas(subgraphs: Sequence[Subgraph]) -> list[Schema]:

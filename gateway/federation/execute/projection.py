@@ -173,7 +173,7 @@ class Projection:
     def _abstract(self, spot: Spot) -> Complete:
         of_type: dict[str | None, _Fields] = {}
         possible = {name for name in spot.graph.possible(spot.type) if name in self._schema.type_map}
-        if not spot.places and not spot.typenames:
+        if not spot.typenames and not any(place.slots for place in spot.places.values()):
             of_type[None] = self._fields(spot, None)
 
         def complete(value: Any, faults: Faults) -> Any:

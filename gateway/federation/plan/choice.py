@@ -17,10 +17,10 @@ from graphql import (
 )
 
 from gateway.federation.plan.fetches import Chosen, Fetch, Node, Selection, Target
-from gateway.federation.plan.operation import Operation, included
+from gateway.federation.plan.operation import Operation, arguments_text, included
 from gateway.federation.plan.search import Search
 from gateway.federation.plan.spots import UNREACHABLE, Leaf, Place, Slot, Spot, State, Way
-from gateway.federation.supergraph import Jump, Supergraph
+from gateway.federation.supergraph import FieldSet, Jump, Supergraph
 
 # Looking ahead further than this for what a way costs is not worth its time.
 _AHEAD = 4
@@ -283,7 +283,7 @@ class Choice:
     def _needed(self, state: State, way: Way) -> list[Leaf]:
         place = state.place
         if way.jump is None:
-            return [(place.spot.common, place.spot.typename)]
+            return [(place.spot.common, place.spot.typename), *place.typed]
         leaves = list(self._search.leaves(place, way.jump.key.fields))
         if way.requires:
             leaves += self._search.leaves(place, way.requires)
@@ -341,9 +341,36 @@ class Choice:
                     return fetch
             elif fetch.selection is None and (None in fetch.targets) == (of is None):
                 target = fetch.targets.get(of)
-                if target is None or target.typename == way.jump.local_type:
+                if target is None or (target.typename == way.jump.local_type and not _clashes(target, way.requires)):
                     return fetch
         return None
+
+    def in_order(self) -> None:
+        """Puts what one request changes in the order in which the client wants it changed."""
+        for fetch in self.fetches:
+            if fetch.operation is OperationType.MUTATION and fetch.selection is not None:
+                keys = list(fetch.spot.keys)
+                fields = sorted(fetch.selection.fields.items(), key=lambda field: keys.index(field[1].slot.key))
+                fetch.selection.fields = dict(fields)
+
+
+def _clashes(target: Target, requires: FieldSet | None) -> bool:
+    """Whether a representation would have to hold one field with different arguments."""
+    if requires is None:
+        return False
+    known = dict(field for each in target.requires for field in _with_arguments(each))
+    return any(known.get(path, text) != text for path, text in _with_arguments(requires))
+
+
+def _with_arguments(selections: FieldSet, above: tuple[str, ...] = ()) -> Iterable[tuple[tuple[str, ...], str]]:
+    for node in selections.selections:
+        path = above
+        if isinstance(node, FieldNode):
+            path = (*above, node.name.value)
+            yield path, arguments_text(node.arguments)
+        below: SelectionSetNode | None = getattr(node, "selection_set", None)
+        if below is not None:
+            yield from _with_arguments(below, path)
 
 
 def choose(
@@ -362,6 +389,7 @@ def choose(
                 state.nodes.clear()
             choice.take(group)
             choice.group()
+        choice.in_order()
     else:
         choice.take(leaves)
     return root, choice.fetches

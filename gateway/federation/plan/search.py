@@ -152,7 +152,7 @@ class Search:
     def _key_depth(self, place: Place, jump: Jump) -> int:
         """The depth of a request by this key. Other ways in are not looked for beneath the key's own fields, unless
         there is no other."""
-        depth = self._typename_depth(place) if not place.common else 0
+        depth = max(map(self.leaf_depth, place.typed), default=0)
         for path in _paths(jump.key.fields):
             depth = max(depth, self._path_depth(place, path))
         if depth >= UNREACHABLE and any(len(path) > 1 for path in _paths(jump.key.fields)):
@@ -170,9 +170,6 @@ class Search:
         finally:
             self._keys_deep -= 1
         return depth
-
-    def _typename_depth(self, place: Place) -> int:
-        return min((s.depth for s in self.states(place.spot.common) if not s.opaque), default=UNREACHABLE)
 
     def _path_depth(self, place: Place, path: tuple[str, ...]) -> int:
         assert place.states is not None
@@ -309,8 +306,7 @@ class Search:
             found = place.leaves[id(selections)] = []
             for node in narrowed(selections, place.type, self.graph):
                 found.extend(self._leaves_of(place, node))
-            if not place.common:
-                found.append((place.spot.common, place.spot.typename))
+            found.extend(place.typed)
         return found
 
     def _leaves_of(self, place: Place, node: FieldNode) -> Iterator[Leaf]:

@@ -95,6 +95,14 @@ class Place:
     requiring: dict[tuple[str, str, str], State | None] = field(default_factory=dict)
     options: dict[str, list[Option]] = field(default_factory=dict)
     leaves: dict[int, list[Leaf]] = field(default_factory=dict)
+    # The types that must be known to find objects of this place: its own, and those on the way to it.
+    typed: list[Leaf] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.spot.slot is not None:
+            self.typed = list(self.spot.slot.place.typed)
+        if not self.common:
+            self.typed.append((self.spot.common, self.spot.typename))
 
     @property
     def general(self) -> bool:
