@@ -170,7 +170,7 @@ VALID = {
         --- extend type T @key(fields: "id") { id: ID! @external z: Int }""",
     "shareable by the declaration": """
         type Query { a: T } type T @shareable { x: Int } extend type T { mine: Int }
-        --- type Query { b: T } type T @shareable { x: Int }""",
+        --- type T @shareable { x: Int }""",
     "names with their namespace": """
         # extend schema ->
         extend schema @link(url: "https://specs.apollo.dev/federation/v2.3")
