@@ -1,0 +1,23 @@
+"""Why an exchange with a subgraph came to nothing."""
+
+UNREACHABLE = "SUBGRAPH_UNREACHABLE"
+TIMEOUT = "SUBGRAPH_TIMEOUT"
+INVALID = "SUBGRAPH_INVALID_RESPONSE"
+TOO_LARGE = "SUBGRAPH_TOO_LARGE"
+
+
+class Broken(Exception):
+    """As `SubgraphFailed`, where nobody knows yet which subgraph it is. `message` holds no address."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+class Stale(Broken):
+    """A connection that was kept turned out to be closed: not a byte came back."""
+
+
+def too_large(max_bytes: int) -> Broken:
+    return Broken(TOO_LARGE, f"its answer exceeds {max_bytes} bytes")
