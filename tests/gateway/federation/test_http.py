@@ -192,7 +192,9 @@ class TestLiars:
             pytest.param(answer(b"[" * 200_000), "SUBGRAPH_INVALID_RESPONSE", id="nested without end"),
             pytest.param(answer(b"", "location: /", status="302 Found"), "SUBGRAPH_INVALID_RESPONSE", id="redirects"),
             pytest.param(answer(GOOD, "content-encoding: gzip"), "SUBGRAPH_INVALID_RESPONSE", id="encoded"),
-            pytest.param(answer(GOOD, *["x: y"] * 20_000), "SUBGRAPH_INVALID_RESPONSE", id="headers without end"),
+            pytest.param(
+                b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * 200_000, "SUBGRAPH_INVALID_RESPONSE", id="headers without end"
+            ),
             pytest.param(
                 b"HTTP/1.1 200 OK\r\ncontent-length: 1000000000\r\n\r\n", "SUBGRAPH_TOO_LARGE", id="says it is large"
             ),
