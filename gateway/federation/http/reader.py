@@ -5,7 +5,7 @@ It is on the way of every request, so it does little per answer: no task, no tim
 
 import asyncio
 import selectors
-from typing import Any
+from typing import Any, cast
 
 import httptools
 
@@ -52,8 +52,7 @@ class Reader(asyncio.Protocol):
         self.transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass
 
     def data_received(self, data: bytes) -> None:
         if not self.expecting:

@@ -102,7 +102,7 @@ async def over_websocket(
     origin: Origin, headers: Mapping[str, str], body: bytes, deadline: float
 ) -> AsyncGenerator[dict[str, Any], None]:
     """The responses that come as messages. `Broken`."""
-    socket = await _subscribed(origin, passed(headers), body, deadline)
+    socket = await _subscribed(origin, dict(passed(headers)), body, deadline)
     try:
         while True:
             message = await socket.hear()
