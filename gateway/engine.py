@@ -3,7 +3,7 @@
 import asyncio
 import re
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,7 +17,7 @@ from gateway.federation import Plan, PlanTooLarge, SubgraphFailed
 from gateway.supergraph import Graph, Watch
 from gateway.transport import asking
 from libs.core.context import Context
-from libs.core.errors import Unavailable
+from libs.core.errors import OutcomeUnknown, Unavailable
 from libs.core.graphql import LimitExceeded, Limits, Request
 from libs.core.graphql.errors import RequestRefused
 from libs.core.telemetry import span
@@ -92,6 +92,15 @@ def headers_of(context: Context) -> dict[str, str]:
     return {name: value for name, value in headers.items() if value}
 
 
+def _leave_open(errors: Iterable[dict[str, Any]]) -> None:
+    """A mutation that a service did not answer is not known to have failed."""
+    for error in errors:
+        extensions = error.get("extensions", {})
+        if extensions.get("code") in ("SUBGRAPH_TIMEOUT", "SUBGRAPH_UNREACHABLE"):
+            error["message"] = f"{extensions['service']} did not answer: ask again, with the same id if there is one"
+            extensions["code"] = OutcomeUnknown.code
+
+
 @dataclass(frozen=True, slots=True)
 class _Prepared:
     """A request that will be executed."""
@@ -111,6 +120,8 @@ class _Prepared:
                 self._plan, self._variables, headers=headers_of(self._context), deadline=self._deadline()
             )
             outcome = "errors" if "errors" in answer else "ok"
+            if self.type is OperationType.MUTATION:
+                _leave_open(answer.get("errors", ()))
             return orjson.dumps(answer)
         except Exception as error:
             raise RequestRefused.of(error) from error

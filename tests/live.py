@@ -121,12 +121,21 @@ class LiveAuth:
 
 
 @contextmanager
+def gateway_process(folder: Path, live: Live, *, subgraphs: Mapping[str, str], **more: str) -> Iterator[Live]:
+    """The gateway in front of `subgraphs`, on the servers of `live`, whose tokens it believes."""
+    named = ",".join(f"{name}={url}" for name, url in subgraphs.items())
+    environment = {**live.environment, "PORT": str(free_port()), "SUBGRAPHS": named, **more}
+    with _process("gateway", folder, environment) as server:
+        yield Live(server, environment, live.key)
+
+
+@contextmanager
 def _process(name: str, folder: Path, environment: Mapping[str, str]) -> Iterator[Server]:
     port = int(environment["PORT"])
     url = f"http://127.0.0.1:{port}"
     server = Server(
         name=name,
-        command=(sys.executable, "-m", "libs.core.server", f"services.{name}.app:app"),
+        command=(sys.executable, "-m", "libs.core.server", f"{stack.package(name)}.app:app"),
         port=port,
         url=url,
         log=folder / f"{name}.log",

@@ -1,0 +1,200 @@
+"""The gateway in front of real services: what callers see through it, also when a service is away."""
+
+import asyncio
+import json
+import subprocess
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import websockets
+
+from libs.core.ids import new_id
+from libs.core.mongo import Mongo
+from libs.core.testing import scratch_mongo, scratch_namespace
+from tests.live import Api, Live, callers, gateway_process, payment_process
+
+ROOT = Path(__file__).parents[2]
+As = Callable[..., Api]
+
+CREATE = """mutation ($input: CreateWalletInput!) { createWallet(input: $input) {
+    ... on Wallet { id ownerId owner { id balances { currency } } } ... on Problem { code } } }"""
+DEPOSIT = """mutation ($input: DepositInput!) { deposit(input: $input) { __typename ... on Problem { code } } }"""
+WALLET = "query ($id: ID!) { wallet(id: $id) { id balance { available } owner { id balances { currency } } } }"
+
+
+@pytest.fixture(scope="module")
+def payment(tmp_path_factory: pytest.TempPathFactory, mongo_url: str, redis_url: str) -> Iterator[Live]:
+    namespace = scratch_namespace()
+    with payment_process(tmp_path_factory.mktemp("payment"), mongo_url, redis_url, namespace) as live:
+        yield live
+
+    async def drop() -> None:
+        async with scratch_mongo(mongo_url, namespace=namespace):
+            pass
+
+    asyncio.run(drop())
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory, payment: Live) -> Iterator[Live]:
+    subgraphs = {"payment": payment.server.url}
+    with gateway_process(tmp_path_factory.mktemp("gateway"), payment, subgraphs=subgraphs) as live:
+        yield live
+
+
+@pytest.fixture
+async def as_(gateway: Live) -> AsyncIterator[As]:
+    async with callers(gateway) as as_:
+        yield as_
+
+
+@pytest.fixture
+async def direct(payment: Live) -> AsyncIterator[As]:
+    async with callers(payment) as as_:
+        yield as_
+
+
+async def joined(as_: As, tenant: str = "demo") -> tuple[Api, str]:
+    """Somebody new, and their wallet with 100 in it."""
+    api = as_(f"p{new_id()}", tenant=tenant)
+    wallet = await api.ask(CREATE, input={"currency": "EUR"})
+    given = {"id": new_id(), "walletId": wallet["id"], "amount": "100", "currency": "EUR"}
+    assert (await as_("olga", "operator", tenant=tenant).ask(DEPOSIT, input=given))["__typename"] == "Transfer"
+    return api, wallet["id"]
+
+
+class TestThroughTheGateway:
+    async def test_an_owner_sees_what_the_service_shows(self, as_: As, payment: Live) -> None:
+        api, wallet_id = await joined(as_)
+        through = await api.ask(WALLET, id=wallet_id)
+        assert through["balance"] == {"available": "100"}
+        assert through == await Api(payment.server.url, api.token, api.client).ask(WALLET, id=wallet_id)
+
+    async def test_a_stranger_sees_nothing(self, as_: As) -> None:
+        _, wallet_id = await joined(as_)
+        assert await as_(f"p{new_id()}").ask(WALLET, id=wallet_id) is None
+        assert await as_("olga", "operator", tenant="other").ask(WALLET, id=wallet_id) is None
+
+    async def test_refusals_are_those_of_the_service(self, as_: As, direct: As) -> None:
+        query = "query ($id: ID!) { wallet(id: $id) { id } }"
+        for token, id_ in (("", "x"), ("p", "no id!")):
+            through, there = as_(token), direct(token)
+            assert await through.refused(query, id=id_) == await there.refused(query, id=id_)
+
+    async def test_a_token_that_is_none(self, gateway: Live, as_: As) -> None:
+        api = as_("p")
+        assert await Api(api.url, "forged", api.client).refused("{ userBalances { currency } }") == "UNAUTHENTICATED"
+        late = gateway.token("p", ttl_s=-60)
+        assert await Api(api.url, late, api.client).refused("{ userBalances { currency } }") == "UNAUTHENTICATED"
+
+    @pytest.mark.parametrize("field", ["_entities(representations: []) { __typename }", "_service { sdl }"])
+    async def test_what_subgraphs_are_asked_by_is_out_of_reach(self, as_: As, field: str) -> None:
+        assert await as_("p").refused(f"{{ {field} }}") == "GRAPHQL_VALIDATION_FAILED"
+
+    async def test_a_mutation_twenty_times_at_once_is_one(self, as_: As) -> None:
+        api, wallet_id = await joined(as_)
+        given = {"id": new_id(), "walletId": wallet_id, "amount": "5", "currency": "EUR"}
+        olga = as_("olga", "operator")
+        await asyncio.gather(*(olga.ask(DEPOSIT, input=given) for _ in range(20)))
+        assert (await api.ask(WALLET, id=wallet_id))["balance"] == {"available": "105"}
+
+    async def test_hostile_documents(self, as_: As) -> None:
+        many = " ".join(f"a{n}: userBalances {{ currency }}" for n in range(10_000))
+        assert await as_("p").refused(f"{{ {many} }}") == "LIMIT_EXCEEDED"
+        spreads = " ".join(f"fragment F{n} on Query {{ ...F{n + 1} ...F{n + 1} }}" for n in range(50))
+        deep = f"{{ ...F0 }} {spreads} fragment F50 on Query {{ userBalances {{ currency }} }}"
+        async with asyncio.timeout(5):
+            await as_("p").post(deep)
+        assert await as_("p").refused("{ ...A } fragment A on Query { ...A }") in (
+            "LIMIT_EXCEEDED",
+            "GRAPHQL_VALIDATION_FAILED",
+        )
+
+    async def test_its_own_fields_are_not_for_everyone(self, as_: As) -> None:
+        assert await as_("p").refused("{ platformHealth { ready } }") == "FORBIDDEN"
+
+    async def test_health_of_all(self, gateway: Live) -> None:
+        async with httpx.AsyncClient() as client:
+            answer = await client.get(f"{gateway.server.url}/health")
+        assert answer.status_code == 200
+        assert answer.json()["services"].keys() == {"gateway", "payment"}
+
+
+class TestSubscriptions:
+    async def test_over_a_websocket(self, gateway: Live, as_: As) -> None:
+        api, wallet_id = await joined(as_)
+        url = gateway.server.url.replace("http", "ws") + "/graphql"
+        async with websockets.connect(url, subprotocols=[websockets.Subprotocol("graphql-transport-ws")]) as socket:
+            init = {"type": "connection_init", "payload": {"authorization": f"Bearer {api.token}"}}
+            await socket.send(json.dumps(init))
+            assert json.loads(await socket.recv()) == {"type": "connection_ack"}
+            query = "subscription { balanceChanged { id owner { id balances { balance { available } } } } }"
+            await socket.send(json.dumps({"id": "1", "type": "subscribe", "payload": {"query": query}}))
+            heard = asyncio.create_task(_heard(socket))
+            while not heard.done():  # what happens before it is subscribed is not told
+                await self._deposit(as_, wallet_id)
+                await asyncio.wait([heard], timeout=0.1)
+            changed = heard.result()["payload"]["data"]["balanceChanged"]
+        assert changed["id"] == wallet_id
+        assert changed["owner"]["balances"][0]["balance"]["available"]
+
+    async def _deposit(self, as_: As, wallet_id: str) -> None:
+        given = {"id": new_id(), "walletId": wallet_id, "amount": "1", "currency": "EUR"}
+        await as_("olga", "operator").ask(DEPOSIT, input=given)
+
+
+async def _heard(socket: Any) -> Any:
+    while True:
+        message = json.loads(await socket.recv())
+        if message["type"] != "ping":
+            return message
+
+
+@pytest.fixture
+def mortal(tmp_path: Path, mongo_url: str, redis_url: str, mongo: Mongo, namespace: str) -> Iterator[Live]:
+    """A payment of this test's own."""
+    with payment_process(tmp_path, mongo_url, redis_url, namespace) as live:
+        yield live
+
+
+@pytest.fixture
+def front(tmp_path: Path, mortal: Live) -> Iterator[Live]:
+    with gateway_process(tmp_path, mortal, subgraphs={"payment": mortal.server.url}) as live:
+        yield live
+
+
+@pytest.fixture
+def front_of_the_dead(tmp_path: Path, mortal: Live) -> Iterator[Live]:
+    """A gateway that has seen payment, and begins again when it is gone."""
+    with gateway_process(tmp_path, mortal, subgraphs={"payment": mortal.server.url}):
+        mortal.server.kill()
+    with gateway_process(tmp_path, mortal, subgraphs={"payment": mortal.server.url}) as live:
+        yield live
+
+
+class TestServicesComeAndGo:
+    async def test_one_that_is_killed_costs_its_fields_and_comes_back(self, mortal: Live, front: Live) -> None:
+        async with callers(front) as as_:
+            api = as_(f"p{new_id()}")
+            assert await api.ask("{ userBalances { currency } }") == []
+            mortal.server.kill()
+            answer = (await api.post('{ __typename wallet(id: "a") { id } }')).json()
+            assert answer["data"] == {"__typename": "Query", "wallet": None}
+            assert answer["errors"][0]["extensions"] == {"code": "SUBGRAPH_UNREACHABLE", "service": "payment"}
+            assert await api.refused(CREATE, input={"currency": "EUR"}) == "UNKNOWN"
+            await asyncio.to_thread(mortal.server.start)
+            assert await api.ask("{ userBalances { currency } }") == []
+
+    async def test_a_gateway_that_begins_while_a_service_is_away_knows_it(self, front_of_the_dead: Live) -> None:
+        async with callers(front_of_the_dead) as as_:
+            assert await as_("p").refused("{ userBalances { currency } }") == "SUBGRAPH_UNREACHABLE"
+
+
+async def test_all_audits_of_graphql_http(gateway: Live) -> None:
+    command = ["node", str(ROOT / "tests/core/graphql/audits.mjs"), f"{gateway.server.url}/graphql"]
+    process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
+    printed, _ = await process.communicate()
+    assert printed.decode() == "61 of 61\n"
