@@ -21,3 +21,7 @@ class Stale(Broken):
 
 def too_large(max_bytes: int) -> Broken:
     return Broken(TOO_LARGE, f"its answer exceeds {max_bytes} bytes")
+
+
+def late() -> Broken:
+    return Broken(TIMEOUT, "it did not answer in time")

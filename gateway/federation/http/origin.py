@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from gateway.federation.http import headers
-from gateway.federation.http.broken import TIMEOUT, UNREACHABLE, Broken, Stale
+from gateway.federation.http.broken import TIMEOUT, UNREACHABLE, Broken, Stale, late
 from gateway.federation.http.limits import HttpLimits
 from gateway.federation.http.reader import Body, Connection
 
@@ -87,6 +87,8 @@ class Origin:
         A message that is `repeatable` is sent once more if a kept connection was closed meanwhile. Any other goes only
         where there is no sign of that.
         """
+        if deadline <= asyncio.get_running_loop().time():
+            raise late()
         if self._in_flight < self.limits.connections:
             self._in_flight += 1
         else:

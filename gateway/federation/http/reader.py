@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import httptools
 
-from gateway.federation.http.broken import INVALID, TIMEOUT, UNREACHABLE, Broken, Stale, too_large
+from gateway.federation.http.broken import INVALID, UNREACHABLE, Broken, Stale, late, too_large
 from gateway.federation.http.limits import HttpLimits
 
 _HEAD_BYTES = 65_536
@@ -168,8 +168,6 @@ class Connection(Reader):
 
     async def exchange(self, message: bytes, deadline: float) -> tuple[int, Body]:
         """The status and the body of the answer. `Broken`. Whoever is cancelled closes the connection."""
-        if deadline <= self.loop.time():
-            raise _late()  # the connection remains as it is
         self._answer = self.loop.create_future()
         self._watch(deadline)
         self.send(message)
@@ -215,11 +213,7 @@ class Connection(Reader):
         if self._deadline - self.loop.time() > _TICK_S:
             self._watch(self._deadline)
         else:
-            self._fail(_late())
-
-
-def _late() -> Broken:
-    return Broken(TIMEOUT, "it did not answer in time")
+            self._fail(late())
 
 
 def _endless() -> Broken:
