@@ -149,7 +149,7 @@ class TestHealth:
         shown = running.run("scripts.health")
         assert shown.returncode == 0
         services = [line.split()[:2] for line in shown.stdout.splitlines() if not line.startswith(" ")]
-        assert services == [["auth", "ready"], ["payment", "ready"]]
+        assert services == [["auth", "ready"], ["payment", "ready"], ["gateway", "ready"]]
 
     def test_of_nothing(self, stack: Stack) -> None:
         shown = stack.run("scripts.health")
