@@ -11,7 +11,10 @@ from libs.core.access import CATALOGUE, policy_of_root_fields
 from libs.core.app import policy_of_routes
 
 ROOT = Path(__file__).parents[2]
-SCHEMAS = sorted(".".join(path.relative_to(ROOT).with_suffix("").parts) for path in ROOT.glob("services/*/schema*"))
+SCHEMAS = sorted(
+    ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    for path in (*ROOT.glob("services/*/schema*"), *ROOT.glob("gateway/schema*"))
+)
 
 
 @pytest.mark.parametrize("module", SCHEMAS)
@@ -33,7 +36,8 @@ def test_what_they_ask_for_is_in_the_catalogue(module: str) -> None:
 
 ROUTES = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts)
-    for path in (*ROOT.glob("services/*/routes.py"), *ROOT.glob("services/*/routes/[a-z]*.py"))
+    for pattern in ("services/*/routes.py", "services/*/routes/[a-z]*.py", "gateway/routes.py")
+    for path in ROOT.glob(pattern)
 )
 # For everyone, with a token or without; each is here for a reason.
 PUBLIC = {
@@ -41,6 +45,7 @@ PUBLIC = {
     "GET /oauth/{provider_id}/start",  # how somebody who has no token yet begins to log in,
     "GET /oauth/callback/{provider_id}",  # and where the provider sends them back to
     "POST /oauth/callback/{provider_id}",
+    "GET /health",  # whether each service is ready, and no more, for load balancers
     "GET /development/messages",  # the development sink, which production does not serve
 }
 
