@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 from websockets.asyncio.client import ClientConnection
 from websockets.client import ClientProtocol
-from websockets.exceptions import ConnectionClosed, InvalidHandshake
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 from websockets.frames import CloseCode
 from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
@@ -52,9 +52,12 @@ class Socket(ClientConnection):
     async def say(self, **message: Any) -> None:
         """`Broken` if nobody listens any more."""
         try:
-            await self.send(orjson.dumps(message), text=True)
+            async with asyncio.timeout(self.limits.stream_silence_s):
+                await self.send(orjson.dumps(message), text=True)
         except ConnectionClosed as closed:
             raise self._end(closed) from None
+        except TimeoutError:
+            raise Broken(TIMEOUT, "it does not read what it is sent") from None
 
     async def hear(self) -> dict[str, Any]:
         """The next message. `Broken` if it is none, or if there will be none."""
@@ -142,6 +145,8 @@ async def _subscribed(origin: Origin, headers: Mapping[str, str], body: bytes, d
         raise Broken(TIMEOUT, "its stream did not begin in time") from None
     except ConnectionClosed:
         raise Broken(UNREACHABLE, "it closed the connection before it had answered") from None
+    except InvalidStatus as refused:
+        raise Broken(INVALID, f"it refused a WebSocket (HTTP status {refused.response.status_code})") from None
     except InvalidHandshake:
         raise Broken(INVALID, "it does not speak graphql-transport-ws") from None
 

@@ -47,7 +47,7 @@ class Caller:
         """The next request."""
         line, *head = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1").strip().split("\r\n")
         headers = [(name, value.strip()) for name, _, value in (h.partition(":") for h in head)]
-        body = await self._reader.readexactly(int(dict(headers)["content-length"]))
+        body = await self._reader.readexactly(int(dict(headers).get("content-length", "0")))
         asked = Asked(line, headers, body)
         self._asked.append(asked)
         return asked
@@ -162,3 +162,25 @@ def unused_url() -> str:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         return f"http://127.0.0.1:{bound.getsockname()[1]}/graphql"
+
+
+def subscription(
+    subgraph: str = "liar",
+    query: str = "subscription { n }",
+    *,
+    within_s: float = 10.0,
+    headers: Mapping[str, str] | None = None,
+) -> SubgraphRequest:
+    body = orjson.dumps({"query": query, "variables": {}})
+    return request(subgraph, "subscription", within_s=within_s, headers=headers, body=body)
+
+
+async def heard(transport: HttpTransport, asked: SubgraphRequest | None = None) -> list[dict[str, Any]]:
+    return [response async for response in transport.subscribe(asked or subscription())]
+
+
+async def how_it_ends(transport: HttpTransport, asked: SubgraphRequest | None = None) -> SubgraphFailed:
+    """How a subscription fails, sooner or later."""
+    with pytest.raises(SubgraphFailed) as failed:
+        await heard(transport, asked)
+    return without_address(failed.value)
