@@ -1,0 +1,220 @@
+"""The gateway against Hive's, and against asking the service itself. `python -m scripts.bench.gateway`
+
+CPU is that of the gateway's process alone, read from the system: load and subgraphs do not count. Both gateways ask the
+same two subgraphs, which cost next to nothing.
+"""
+
+import asyncio
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from http.client import HTTPConnection
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+from graphql import parse
+
+from gateway.federation import Operation, Planner, Subgraph, Supergraph, compose
+from libs.core.events import Outbox
+from libs.core.mongo import Mongo
+from libs.core.redis import Redis
+from libs.core.tenants import Currency, Tenant, Tenants
+from scripts.bench.contenders import subgraphs
+from scripts.process import Server, free_port
+from scripts.stack import ROOT, readiness
+
+ROUNDS, REQUESTS, CONNECTIONS = 5, 1_500, 8
+NAMESPACE = "bench_gateway"
+TWO_HOPS = "{ products { name stars } }"
+LIST = "{ transactions { id walletId direction bucket amount balanceAfter sequence at } }"
+MOST_LATENCY, MOST_PLAN_MS = 1.35, 5.0
+TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+UVICORN = ("--no-access-log", "--log-level", "critical", "--lifespan", "off")
+SDLS = {"products": subgraphs.PRODUCTS, "reviews": subgraphs.REVIEWS, "stalled": subgraphs.STALLED}
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory(prefix="payments-gateway-") as scratch, ExitStack() as running:
+        folder = Path(scratch)
+        servers = {name: _subgraph(name, folder) for name in SDLS}
+        servers["gateway"] = _gateway(servers, folder)
+        servers["hive"] = _hive(servers, folder)
+        asyncio.run(_create_tenant())
+        for server in servers.values():
+            server.start()
+            running.callback(server.kill)
+        met = [_cpu(servers), _latency(servers), _planning(), asyncio.run(_stalling(servers["gateway"].url))]
+    sys.exit(not all(met))
+
+
+async def _create_tenant() -> None:
+    mongo = Mongo.connect(os.environ["MONGO_URL"], service="bench", namespace=NAMESPACE)
+    redis = Redis.connect(os.environ["REDIS_URL"], namespace=NAMESPACE)
+    tenant = Tenant(id="demo", name="demo", currencies={"EUR": Currency("EUR", 2)})
+    await Tenants(mongo, redis, Outbox(mongo.core)).create(tenant, actor="bench")
+    await redis.close()
+    await mongo.close()
+
+
+def _subgraph(name: str, folder: Path) -> Server:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    app = f"scripts.bench.contenders.subgraphs:{name}"
+    command = (sys.executable, "-m", "uvicorn", app, *UVICORN, "--port", str(port))
+    return Server(name, command, port, url, folder / f"{name}.log", lambda: _is_there(f"{url}/graphql/sdl"))
+
+
+def _gateway(servers: Mapping[str, Server], folder: Path) -> Server:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    environment = {
+        "MODE": "development",
+        "PORT": str(port),
+        "NAMESPACE": NAMESPACE,
+        "DEFAULT_TENANT": "demo",
+        "SUBGRAPHS": ",".join(f"{name}={server.url}" for name, server in servers.items()),
+    }
+    command = (sys.executable, "-m", "libs.core.server", "gateway.app:app")
+    log = folder / "gateway.log"
+    return Server("gateway", command, port, url, log, lambda: readiness(url)[0] == 200, environment)
+
+
+def _hive(servers: Mapping[str, Server], folder: Path) -> Server:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    file = folder / "supergraph.graphql"
+    given = [Subgraph(name, f"{servers[name].url}/graphql", subgraphs.LINK + sdl) for name, sdl in SDLS.items()]
+    file.write_text(compose(given))
+    script = ROOT / "tests/gateway/federation/judges/hive_server.mjs"
+    command = ("node", str(script), str(file), str(port))
+    return Server("hive", command, port, url, folder / "hive.log", lambda: _answers(url))
+
+
+def _is_there(url: str) -> bool:
+    try:
+        return httpx.get(url).is_success
+    except httpx.TransportError:
+        return False
+
+
+def _answers(url: str) -> bool:
+    try:
+        return "data" in httpx.post(f"{url}/graphql", json={"query": "{ __typename }"}).json()
+    except (httpx.TransportError, ValueError):
+        return False
+
+
+def _cpu(servers: Mapping[str, Server]) -> bool:
+    spent: dict[str, list[float]] = {"gateway": [], "hive": []}
+    for name in spent:
+        _load(servers[name].url)
+    for _ in range(ROUNDS):
+        for name, each in spent.items():
+            before = _cpu_s(servers[name].pid)
+            _load(servers[name].url)
+            each.append((_cpu_s(servers[name].pid) - before) / REQUESTS * 1e6)
+    ours, theirs = (statistics.median(spent[name]) for name in ("gateway", "hive"))
+    print(f"two hops, CPU a request, medians of {ROUNDS}: ours {ours:.0f} µs, Hive {theirs:.0f} µs")
+    print(f"  {ours / theirs:.2f} of Hive's; target at most 1")
+    return ours <= theirs
+
+
+def _cpu_s(pid: int) -> float:
+    """Of the process and its children, who may have been leashed."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) * TICK_S + sum(_cpu_s(int(child)) for child in children)
+
+
+def _load(url: str) -> None:
+    autocannon = str(ROOT / "tests/node_modules/.bin/autocannon")
+    body = json.dumps({"query": TWO_HOPS})
+    options = ("-j", "-m", "POST", "-c", str(CONNECTIONS), "-a", str(REQUESTS), "-H", "content-type=application/json")
+    command = [autocannon, *options, "-b", body, f"{url}/graphql"]
+    report = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    assert not report["non2xx"], report
+    assert not report["errors"], report
+
+
+def _latency(servers: Mapping[str, Server]) -> bool:
+    """On one connection each, in turns."""
+    connections = {name: _connected(servers[name].url) for name in ("products", "gateway")}
+    seconds: dict[str, list[float]] = {name: [] for name in connections}
+    for n in range(1_200):
+        for name, connection in connections.items():
+            began = time.perf_counter()
+            assert _ask(connection, LIST)
+            if n >= 200:
+                seconds[name].append(time.perf_counter() - began)
+    direct, through = (statistics.median(each) * 1e6 for each in seconds.values())
+    print(f"50 items of 8 fields on one connection: direct {direct:.0f} µs, through the gateway {through:.0f} µs")
+    print(f"  {through / direct:.2f} times; target at most {MOST_LATENCY}")
+    return through <= MOST_LATENCY * direct
+
+
+def _connected(url: str) -> HTTPConnection:
+    parts = urlsplit(url)
+    return HTTPConnection(parts.hostname or "", parts.port)
+
+
+def _ask(connection: HTTPConnection, query: str) -> bytes:
+    body = json.dumps({"query": query})
+    connection.request("POST", "/graphql", body, {"content-type": "application/json"})
+    answer = connection.getresponse().read()
+    assert b'"errors"' not in answer, answer[:300]
+    return answer
+
+
+def _planning() -> bool:
+    graph = Supergraph.parse((ROOT / "docs/reference/graphql/supergraph.graphql").read_text())
+    fields = ("email", "phone", "username", "name", "locale", "status", "kind", "createdAt", "hasPassword", "mustReset")
+    milliseconds = []
+    for n in range(200):
+        alone = " ".join(f"f{n}_{i}: {field}" for i, field in enumerate(fields[:6]))
+        query = f"{{ me {{ {alone} balances {{ currency balance {{ available real }} }} }} }}"
+        operation = Operation.of(parse(query))
+        began = time.perf_counter()
+        Planner(graph).plan(operation, {})
+        milliseconds.append((time.perf_counter() - began) * 1000)
+    median = statistics.median(milliseconds)
+    print(
+        f"a new query of 10 fields over two services is planned in {median:.2f} ms; target at most {MOST_PLAN_MS:.0f}"
+    )
+    return median <= MOST_PLAN_MS
+
+
+async def _stalling(url: str) -> bool:
+    async with httpx.AsyncClient(limits=httpx.Limits(max_connections=200), timeout=60) as client:
+        calm = await _p99(client, url)
+        waiting = [asyncio.create_task(_post(client, url, "{ never }")) for _ in range(50)]
+        stalled = await _p99(client, url)
+        for each in waiting:
+            each.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        again = await _p99(client, url)
+    quiet = statistics.median([calm, again])
+    print(f"p99 of queries to others: {quiet * 1e3:.1f} ms; {stalled * 1e3:.1f} ms while 50 wait for one that stalls")
+    print(f"  {stalled / quiet:.2f} times; target 1, within the noise of 1.5")
+    return stalled <= 1.5 * quiet
+
+
+async def _p99(client: httpx.AsyncClient, url: str) -> float:
+    seconds: Sequence[float] = [await _post(client, url, LIST) for _ in range(500)]
+    return statistics.quantiles(seconds, n=100)[98]
+
+
+async def _post(client: httpx.AsyncClient, url: str, query: str) -> float:
+    began = time.perf_counter()
+    (await client.post(f"{url}/graphql", json={"query": query})).raise_for_status()
+    return time.perf_counter() - began
+
+
+if __name__ == "__main__":
+    main()
