@@ -3,7 +3,7 @@
 import asyncio
 import re
 import time
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import lru_cache
@@ -93,12 +93,17 @@ def headers_of(context: Context) -> dict[str, str]:
 
 
 def _leave_open(errors: Iterable[dict[str, Any]]) -> None:
-    """A mutation that a service did not answer is not known to have failed."""
+    """A mutation that a service did not answer is not known to have failed. What is asked for below it only reads."""
     for error in errors:
         extensions = error.get("extensions", {})
-        if extensions.get("code") in ("SUBGRAPH_TIMEOUT", "SUBGRAPH_UNREACHABLE"):
+        if "service" in extensions and not error.get("path") and extensions["code"].startswith("SUBGRAPH_"):
             error["message"] = f"{extensions['service']} did not answer: ask again, with the same id if there is one"
             extensions["code"] = OutcomeUnknown.code
+
+
+def _is_refusal(answer: Mapping[str, Any]) -> bool:
+    """Whether it is no event: the service ends the stream, or did not let it begin."""
+    return answer["data"] is None and not any(error.get("path") for error in answer.get("errors", ()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +151,9 @@ class _Prepared:
                 executor.subscribe(self._plan, self._variables, headers=headers, deadline=self._deadline())
             ) as answers:
                 async for answer in answers:
+                    if _is_refusal(answer):
+                        raise RequestRefused(answer["errors"])
                     yield orjson.dumps(answer)
-            await self._refuse_who_is_not_known_any_more()
         except SubgraphFailed as failed:
             outcome = "failed"
             extensions = {"code": failed.code, "service": failed.subgraph}
@@ -157,11 +163,6 @@ class _Prepared:
             raise RequestRefused.of(error) from error
         finally:
             _operations(self._name, self.type.value, outcome).inc()
-
-    async def _refuse_who_is_not_known_any_more(self) -> None:
-        """A service completes a stream, too, when its token expires or is revoked: that is no end of the events."""
-        if self._context.authorization:
-            await self._context.platform.identity.authenticate(self._context.authorization)
 
     def _deadline(self) -> float:
         return asyncio.get_running_loop().time() + self._context.deadline.remaining_s

@@ -22,7 +22,7 @@ from prometheus_client import Counter, Gauge
 from pymongo.errors import PyMongoError
 
 from gateway import sdl
-from gateway.federation import Executor, InvalidSupergraph, Operation, Planner, Subgraph, Supergraph
+from gateway.federation import Executor, InvalidSupergraph, Operation, Planner, Subgraph, Supergraph, Transport
 from gateway.federation.compose import CompositionFailed, compose
 from gateway.federation.http import HttpTransport
 from gateway.sdl import Sdl
@@ -49,7 +49,7 @@ class Graph:
     def __init__(
         self,
         text: str,
-        transport: Subgraphs,
+        transport: Transport,
         limits: Limits,
         *,
         development: bool,

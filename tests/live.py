@@ -64,25 +64,38 @@ class Live:
         return issuer.mint(user, list(roles or ("player",)), tenant, ttl_s=ttl_s, key=self.key)
 
 
+@dataclass
+class Surroundings:
+    """What a service runs on: servers, and an issuer whose tokens it believes."""
+
+    environment: Mapping[str, str]
+    key: Ed25519PrivateKey
+
+    @classmethod
+    def new(cls, mongo_url: str, redis_url: str, namespace: str = "", **more: str) -> "Surroundings":
+        key, jwks_port = Ed25519PrivateKey.generate(), free_port()
+        issuer.serve(jwks_port, key)
+        environment = {
+            "MODE": "development",
+            "MONGO_URL": mongo_url,
+            "REDIS_URL": redis_url,
+            "NAMESPACE": namespace,
+            "JWKS_URL": f"http://127.0.0.1:{jwks_port}/.well-known/jwks.json",
+            "TOKEN_ISSUER": issuer.ISSUER,
+            "TOKEN_AUDIENCE": issuer.AUDIENCE,
+            "DEFAULT_TENANT": "demo",
+            "PORT": str(free_port()),
+            **more,
+        }
+        return cls(environment, key)
+
+
 @contextmanager
 def payment_process(folder: Path, mongo_url: str, redis_url: str, namespace: str = "", **more: str) -> Iterator[Live]:
     """Payment on these servers, with the tenants of `TENANTS`."""
-    key, jwks_port, port = Ed25519PrivateKey.generate(), free_port(), free_port()
-    issuer.serve(jwks_port, key)
-    environment = {
-        "MODE": "development",
-        "MONGO_URL": mongo_url,
-        "REDIS_URL": redis_url,
-        "NAMESPACE": namespace,
-        "JWKS_URL": f"http://127.0.0.1:{jwks_port}/.well-known/jwks.json",
-        "TOKEN_ISSUER": issuer.ISSUER,
-        "TOKEN_AUDIENCE": issuer.AUDIENCE,
-        "DEFAULT_TENANT": "demo",
-        "PORT": str(port),
-        **more,
-    }
-    with _process("payment", folder, environment) as server:
-        yield Live(server, environment, key)
+    on = Surroundings.new(mongo_url, redis_url, namespace, **more)
+    with _process("payment", folder, on.environment) as server:
+        yield Live(server, on.environment, on.key)
 
 
 @contextmanager
@@ -121,7 +134,9 @@ class LiveAuth:
 
 
 @contextmanager
-def gateway_process(folder: Path, live: Live, *, subgraphs: Mapping[str, str], **more: str) -> Iterator[Live]:
+def gateway_process(
+    folder: Path, live: Live | Surroundings, *, subgraphs: Mapping[str, str], **more: str
+) -> Iterator[Live]:
     """The gateway in front of `subgraphs`, on the servers of `live`, whose tokens it believes."""
     named = ",".join(f"{name}={url}" for name, url in subgraphs.items())
     environment = {**live.environment, "PORT": str(free_port()), "SUBGRAPHS": named, **more}

@@ -15,11 +15,11 @@ import orjson
 from starlette.types import Receive, Send
 
 from libs.core.context import Caller, Context
-from libs.core.errors import InvalidInput, NotFound, RateLimited
+from libs.core.errors import InvalidInput, NotFound, RateLimited, Unauthenticated, Unavailable
 from libs.core.graphql.engine import Engine, Request, Response
 from libs.core.graphql.errors import HTTPRefused, RequestRefused
 from libs.core.graphql.http import EVENT_STREAM
-from libs.core.graphql.streams import FAREWELL_S, Streams
+from libs.core.graphql.streams import FAREWELL_S, Ending, Streams
 from libs.core.tasks import ended
 
 TOKEN_HEADER = "x-graphql-event-stream-token"
@@ -27,6 +27,13 @@ TOKEN_HEADER = "x-graphql-event-stream-token"
 _COMPLETE = b"event: complete\ndata: \n\n"
 _KEEPALIVE = b":\n\n"
 _QUEUE = 100
+
+
+_ENDINGS = {
+    Ending.EXPIRED: Unauthenticated.code,
+    Ending.REVOKED: Unauthenticated.code,
+    Ending.STOPPING: Unavailable.code,
+}
 
 
 def _next(data: Any) -> bytes:
@@ -165,6 +172,8 @@ class EventStreams:
                 ends: set[asyncio.Future[Any]] = {gone, sender, stream.ending}
                 await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
                 left = gone.done()
+                if stream.ending.done() and not sender.done() and last:
+                    last = _farewell(stream.ending.result()) + last
             finally:
                 await ended(gone, sender, pinger)
         if not left:
@@ -192,6 +201,11 @@ async def _wait_until_gone(receive: Receive) -> None:
 
 def _identity(caller: Caller) -> tuple[str, str, str]:
     return caller.tenant_id, caller.subject, caller.session_id
+
+
+def _farewell(ending: Ending) -> bytes:
+    """Why the stream ends before its events do, which `complete` alone does not tell: whoever asked may ask again."""
+    return _next({"errors": [{"message": str(ending), "extensions": {"code": _ENDINGS[ending]}}]})
 
 
 def _stream_headers(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:

@@ -78,19 +78,26 @@ class TestDistinct:
 
     async def test_a_token_that_expires_completes_the_stream(self, client: httpx.AsyncClient) -> None:
         heard = await all_events(client, TICKS % "sse-expires", authorization="Bearer anna:0.2")
-        assert heard[-1] == ("complete", None)
+        assert heard[-2:] == [
+            ("next", {"errors": [{"message": "the token expired", "extensions": {"code": "UNAUTHENTICATED"}}]}),
+            ("complete", None),
+        ]
         assert "sse-expires" not in running
 
     async def test_a_revoked_session_and_a_stopping_server_complete_it(
         self, client: httpx.AsyncClient, served: Served
     ) -> None:
         revoke, stop = partial(served.endpoint.end_session, "session-anna"), served.endpoint.stop
-        for user, name, end in (("anna", "revoked", revoke), ("ben", "stopped", stop)):
+        for user, name, end, code in (
+            ("anna", "revoked", revoke, "UNAUTHENTICATED"),
+            ("ben", "stopped", stop, "UNAVAILABLE"),
+        ):
             authorization = f"Bearer {user}"
             listening = asyncio.create_task(all_events(client, TICKS % name, authorization=authorization))
             await eventually(lambda: name in running or listening.done())  # noqa: B023  asked for in this round alone
             end()
-            assert (await listening)[-1] == ("complete", None)
+            (_, why), last = (await listening)[-2:]
+            assert (why["errors"][0]["extensions"]["code"], last) == (code, ("complete", None))
 
     async def test_silence_is_kept_alive(self) -> None:
         async with serve(keepalive_s=0.02) as served, httpx.AsyncClient() as client:
