@@ -15,8 +15,8 @@ class Broken(Exception):
         self.message = message
 
 
-class Stale(Broken):
-    """A connection that was kept turned out to be closed: not a byte came back."""
+class Unheard(Broken):
+    """The connection was closed, and not a byte came back: one that was kept may have been closed before."""
 
 
 def too_large(max_bytes: int) -> Broken:

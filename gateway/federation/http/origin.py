@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from gateway.federation.http import headers
-from gateway.federation.http.broken import TIMEOUT, UNREACHABLE, Broken, Stale, late
+from gateway.federation.http.broken import TIMEOUT, UNREACHABLE, Broken, Unheard, late
 from gateway.federation.http.limits import HttpLimits
 from gateway.federation.http.reader import Body, Connection
 
@@ -97,7 +97,7 @@ class Origin:
             if (connection := self._kept(surely=not repeatable)) is not None:
                 try:
                     return await self._exchange(connection, message, deadline)
-                except Stale:
+                except Unheard:
                     if not repeatable:
                         raise
             connection = await self._connect_by(deadline)

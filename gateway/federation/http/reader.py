@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import httptools
 
-from gateway.federation.http.broken import INVALID, UNREACHABLE, Broken, Stale, late, too_large
+from gateway.federation.http.broken import INVALID, UNREACHABLE, Broken, Unheard, late, too_large
 from gateway.federation.http.limits import HttpLimits
 
 _HEAD_BYTES = 65_536
@@ -33,7 +33,6 @@ class Reader(asyncio.Protocol):
         self.body: Body = b""
         # Serves one message after the other. It holds our methods, so the two part when the connection is lost.
         self._parser: Any = httptools.HttpResponseParser(self)
-        self._answered = False
         self._keep = False
 
     def send(self, message: bytes) -> None:
@@ -82,10 +81,9 @@ class Reader(asyncio.Protocol):
         if self.status and self._until_close:
             self.expecting = False
             self.completed()
-        elif self._answered and not self._heard:
-            self._fail(Stale(UNREACHABLE, "it closed the connection"))
         else:
-            self._fail(Broken(UNREACHABLE, "it closed the connection before it had answered"))
+            kind = Broken if self._heard else Unheard
+            self._fail(kind(UNREACHABLE, "it closed the connection before it had answered"))
 
     def on_message_begin(self) -> None:
         if not self.expecting:
@@ -135,7 +133,6 @@ class Reader(asyncio.Protocol):
         if not self.status:
             return  # it was a 1xx
         self.expecting = False
-        self._answered = True
         # Who answers before all was sent may never read the rest.
         self._keep = self._parser.should_keep_alive() and not self.transport.get_write_buffer_size()
         self.completed()
@@ -167,15 +164,11 @@ class Connection(Reader):
         self._timer: asyncio.TimerHandle | None = None
 
     async def exchange(self, message: bytes, deadline: float) -> tuple[int, Body]:
-        """The status and the body of the answer. `Broken`. Whoever is cancelled closes the connection."""
+        """The status and the body of the answer. `Broken`. It is not `reusable` if this is cancelled."""
         self._answer = self.loop.create_future()
         self._watch(deadline)
         self.send(message)
-        try:
-            return await self._answer
-        except asyncio.CancelledError:
-            self.close()
-            raise
+        return await self._answer
 
     def is_quiet(self) -> bool:
         """Whether nothing waits to be read, such as its end. Costs some system calls."""

@@ -152,12 +152,33 @@ class TestCancel:
             assert transport.counts()["liar"].in_flight == 0
 
     async def test_as_its_turn_comes_hands_the_turn_on(self) -> None:
+        async def first() -> None:
+            await transport.fetch(request())
+            second.cancel()  # who has the place by now, and does not know it yet
+
         limits = HttpLimits(connections=1)
         async with subgraph(serving()) as liar, HttpTransport({"liar": liar.url}, limits=limits) as transport:
-            first, second, third = (asyncio.create_task(transport.fetch(request())) for _ in range(3))
-            first.add_done_callback(lambda _: second.cancel())
+            leading = asyncio.create_task(first())
+            second, third = (asyncio.create_task(transport.fetch(request())) for _ in range(2))
             assert await third == ANSWER
-            assert second.cancelled() or second.done()
+            await leading
+            assert second.cancelled()
+            assert transport.counts()["liar"].in_flight == 0
+
+    async def test_just_before_its_turn_is_passed_over(self) -> None:
+        async def silent_at_first(caller: Caller) -> None:
+            await (silent if liar.connections == 1 else serving())(caller)
+
+        limits = HttpLimits(connections=1)
+        async with subgraph(silent_at_first) as liar, HttpTransport({"liar": liar.url}, limits=limits) as transport:
+            first, second, third = (asyncio.create_task(transport.fetch(request())) for _ in range(3))
+            await eventually(lambda: transport.counts()["liar"].waiting == 2)
+            await eventually(lambda: liar.connections == 1)
+            first.cancel()
+            second.cancel()
+            assert await third == ANSWER
+            assert first.cancelled()
+            assert second.cancelled()
             assert transport.counts()["liar"].in_flight == 0
 
     async def test_and_the_answer_at_once_leaves_nothing_behind(self) -> None:

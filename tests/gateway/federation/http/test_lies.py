@@ -141,7 +141,8 @@ class TestMoreThanWasAsked:
             await caller.say(answer({"data": {"hello": "poison"}}))
             await caller.left()
 
-        async with subgraph(babbling) as liar, HttpTransport({"liar": liar.url}) as transport:
+        limits = HttpLimits(idle_s=60)
+        async with subgraph(babbling) as liar, HttpTransport({"liar": liar.url}, limits=limits) as transport:
             assert await transport.fetch(request()) == ANSWER
             go_on.set()
             await eventually(lambda: transport.counts()["liar"].connections == 0)

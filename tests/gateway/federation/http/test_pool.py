@@ -209,7 +209,7 @@ class TestUpdate:
         async with (
             subgraph(slow) as old,
             subgraph(serving(answer(other))) as new,
-            HttpTransport({"liar": old.url}) as transport,
+            HttpTransport({"liar": old.url}, limits=HttpLimits(idle_s=60)) as transport,
         ):
             fetch = asyncio.create_task(transport.fetch(request()))
             await eventually(lambda: old.asked)
