@@ -3,7 +3,8 @@
 import asyncio
 import json
 import subprocess
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import websockets
 
 from libs.core.ids import new_id
 from libs.core.mongo import Mongo
-from libs.core.testing import scratch_mongo, scratch_namespace
+from libs.core.testing import eventually, scratch_mongo, scratch_namespace
+from tests.collector import Collector, collector
 from tests.live import Api, Live, callers, gateway_process, payment_process
 
 ROOT = Path(__file__).parents[2]
@@ -133,17 +135,53 @@ class TestSubscriptions:
             assert json.loads(await socket.recv()) == {"type": "connection_ack"}
             query = "subscription { balanceChanged { id owner { id balances { balance { available } } } } }"
             await socket.send(json.dumps({"id": "1", "type": "subscribe", "payload": {"query": query}}))
-            heard = asyncio.create_task(_heard(socket))
-            while not heard.done():  # what happens before it is subscribed is not told
-                await self._deposit(as_, wallet_id)
-                await asyncio.wait([heard], timeout=0.1)
-            changed = heard.result()["payload"]["data"]["balanceChanged"]
+            heard = await _heard_of_deposits(_heard(socket), as_, wallet_id)
+            changed = heard["payload"]["data"]["balanceChanged"]
         assert changed["id"] == wallet_id
         assert changed["owner"]["balances"][0]["balance"]["available"]
 
-    async def _deposit(self, as_: As, wallet_id: str) -> None:
+    async def test_over_server_sent_events(self, gateway: Live, as_: As) -> None:
+        api, wallet_id = await joined(as_)
+        async with _events(gateway, api) as events:
+            heard = await _heard_of_deposits(_next(events), as_, wallet_id)
+        assert heard == {"data": {"balanceChanged": {"id": wallet_id}}}
+
+    async def test_of_nobody_is_refused(self, gateway: Live, as_: As) -> None:
+        async with _events(gateway, as_("")) as events:
+            assert (await _next(events))["errors"][0]["extensions"]["code"] == "UNAUTHENTICATED"
+
+    async def test_whose_token_expires_says_so(self, gateway: Live, as_: As) -> None:
+        api = as_("p")
+        async with _events(gateway, Api(api.url, gateway.token("p", ttl_s=1), api.client)) as events:
+            assert (await _next(events))["errors"][0]["extensions"]["code"] == "UNAUTHENTICATED"
+
+
+async def _heard_of_deposits(waiting: Coroutine[Any, Any, Any], as_: As, wallet_id: str) -> Any:
+    """What comes of `waiting` while money comes in: what happens before a stream is subscribed is not told."""
+    heard = asyncio.create_task(waiting)
+    while not heard.done():
         given = {"id": new_id(), "walletId": wallet_id, "amount": "1", "currency": "EUR"}
         await as_("olga", "operator").ask(DEPOSIT, input=given)
+        await asyncio.wait([heard], timeout=0.1)
+    return heard.result()
+
+
+@asynccontextmanager
+async def _events(gateway: Live, api: Api) -> AsyncIterator[AsyncIterator[str]]:
+    """The lines of a stream of `balanceChanged`."""
+    headers = {"accept": "text/event-stream"} | ({"authorization": f"Bearer {api.token}"} if api.token else {})
+    body = {"query": "subscription { balanceChanged { id } }"}
+    async with api.client.stream("POST", f"{gateway.server.url}/graphql", json=body, headers=headers) as answer:
+        assert answer.status_code == 200
+        yield answer.aiter_lines()
+
+
+async def _next(events: AsyncIterator[str]) -> Any:
+    """What the next event brings."""
+    async for line in events:
+        if line.startswith("data: {"):
+            return json.loads(line.removeprefix("data: "))
+    raise AssertionError("the stream ended")
 
 
 async def _heard(socket: Any) -> Any:
@@ -188,9 +226,45 @@ class TestServicesComeAndGo:
             await asyncio.to_thread(mortal.server.start)
             assert await api.ask("{ userBalances { currency } }") == []
 
+    async def test_one_that_is_stopped_ends_its_streams_with_a_reason(self, mortal: Live, front: Live) -> None:
+        async with callers(front) as as_:
+            api, wallet_id = await joined(as_)
+            async with _events(front, api) as events:
+                assert "data" in await _heard_of_deposits(_next(events), as_, wallet_id)
+                await asyncio.to_thread(mortal.server.stop)
+                while "errors" not in (last := await _next(events)):
+                    pass  # what the deposits before it did
+        assert last["errors"][0]["extensions"]["code"] == "UNAVAILABLE"
+
     async def test_a_gateway_that_begins_while_a_service_is_away_knows_it(self, front_of_the_dead: Live) -> None:
         async with callers(front_of_the_dead) as as_:
             assert await as_("p").refused("{ userBalances { currency } }") == "SUBGRAPH_UNREACHABLE"
+
+
+@pytest.fixture
+def traced(tmp_path: Path, mongo_url: str, redis_url: str, mongo: Mongo, namespace: str) -> Iterator[Live]:
+    with (
+        collector() as endpoint,
+        payment_process(tmp_path, mongo_url, redis_url, namespace, OTEL_ENDPOINT=endpoint) as payment,
+        gateway_process(tmp_path, payment, subgraphs={"payment": payment.server.url}) as gateway,
+    ):
+        yield gateway
+
+
+async def test_a_trace_goes_through_the_gateway_into_the_service(traced: Live) -> None:
+    trace_id = "4bf92f3577b34da6a3ce929d0e0e4736"
+    async with callers(traced) as as_:
+        ann = as_("ann")
+        ann.client.headers["traceparent"] = f"00-{trace_id}-00f067aa0ba902b7-01"
+        await ann.ask("{ userBalances { currency } }")
+    for span in (b"graphql.plan", b"query payment", b"POST /graphql"):
+        await eventually(lambda: _exported(bytes.fromhex(trace_id), span))  # noqa: B023
+    assert _exported(bytes.fromhex(trace_id), b"POST /graphql", by=b"payment")
+
+
+def _exported(trace_id: bytes, span: bytes, *, by: bytes = b"") -> bool:
+    """What services export begins with their `service.name`."""
+    return any(trace_id in body and span in body and by in body[:500] for _, body in Collector.received)
 
 
 async def test_all_audits_of_graphql_http(gateway: Live) -> None:
