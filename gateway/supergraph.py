@@ -7,8 +7,9 @@ that have begun end on the supergraph they began with.
 
 import asyncio
 import random
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
@@ -35,12 +36,26 @@ from libs.core.graphql.documents import Documents, Operation as AskedOperation
 from libs.core.tasks import ended
 
 _SHOWN_ERRORS = 20
+_TURN_S = 0.0005
 
 log = structlog.get_logger(__name__)
 
 _SETS = Counter("gateway_supergraphs", "Sets of schemas, by what became of them: served or refused", ("outcome",))
 _REFUSED = Gauge("gateway_supergraph_refused", "1 while the newest set of schemas is refused, and an older one serves")
 _REACHABLE = Gauge("gateway_subgraph_reachable", "Whether it answered when last asked for its schema", ("subgraph",))
+
+
+@contextmanager
+def _short_turns() -> Iterator[None]:
+    """Two threads that are both busy change places every 5 ms: each turn of a request would wait as long for composing,
+    which takes half a second. With this, half a millisecond.
+    """
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(_TURN_S)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(usual)
 
 
 class Graph:
@@ -244,7 +259,8 @@ class Watch:
         if not wanted.text and len(wanted.subgraphs) == 1:  # nobody has told theirs yet
             return
         try:
-            graph = await asyncio.to_thread(self._build, wanted)
+            with _short_turns():
+                graph = await asyncio.to_thread(self._build, wanted)
         except CompositionFailed as failed:
             self._refuse([str(error) for error in failed.errors])
         except InvalidSupergraph as error:
