@@ -336,6 +336,22 @@ class TestBreaksOff:
             failed = await how_it_ends(transport)
             assert (failed.code, failed.message) == (TIMEOUT, "its stream fell silent")
 
+    async def test_if_the_subgraph_reads_nothing(self) -> None:
+        async def deaf(spoken: Spoken) -> None:
+            await spoken.hear()
+            spoken.socket.transport.pause_reading()
+            await spoken.say({"type": "connection_ack"})
+            await go_on.wait()
+            spoken.socket.transport.abort()
+
+        go_on = asyncio.Event()
+        limits = HttpLimits(stream_silence_s=0.3)
+        async with peer(deaf, ping_interval=None) as to, HttpTransport({"liar": to.url}, limits=limits) as transport:
+            failed = await how_it_ends(transport, subscription(query="x" * 20_000_000))
+            assert (failed.code, failed.message) == (TIMEOUT, "it does not read what it is sent")
+            await eventually(lambda: transport.counts()["liar"].connections == 0)
+            go_on.set()
+
     async def test_not_while_there_are_signs_of_life(self) -> None:
         async def slow(spoken: Spoken) -> None:
             await spoken.begin()
