@@ -8,6 +8,7 @@ import orjson
 
 from gateway.settings import Address
 from libs.core.errors import Unavailable
+from libs.core.http import read
 from libs.core.migrations import Index
 from libs.core.mongo import Database
 
@@ -63,21 +64,17 @@ def _text(address: Address, body: bytes) -> str:
 
 
 async def _exchange(web: httpx.AsyncClient, request: httpx.Request) -> tuple[int, bytes, str]:
-    body = bytearray()
     request.headers["accept-encoding"] = "identity"
     try:
         async with asyncio.timeout(_WITHIN_S):
             answer = await web.send(request, stream=True)
             try:
-                async for piece in answer.aiter_raw():
-                    body += piece
-                    if len(body) > _MAX_BYTES:
-                        raise Unavailable(f"{request.url} answered with more than {_MAX_BYTES} bytes")
+                body = await read(answer, _MAX_BYTES)
             finally:
                 await answer.aclose()
     except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
         raise Unavailable(f"{request.url} cannot be asked: {str(error) or type(error).__name__}") from error
-    return answer.status_code, bytes(body), answer.headers.get("etag", "")
+    return answer.status_code, body, answer.headers.get("etag", "")
 
 
 async def load(database: Database) -> dict[str, Sdl]:

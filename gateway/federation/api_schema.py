@@ -64,7 +64,7 @@ def _shown(node: DefinitionNode, hidden: set[str]) -> Iterable[DefinitionNode]:
         return [_bare(node)]
     if isinstance(node, DirectiveDefinitionNode):
         executable = [location for location in node.locations if location.value in _EXECUTABLE]
-        return [] if not executable or _is_machinery(node.name.value) else [_with(node, locations=tuple(executable))]
+        return [] if not executable or _is_machinery(node.name.value) else [replace(node, locations=tuple(executable))]
     if not isinstance(node, TypeDefinitionNode) or node.name.value in hidden:
         return []
     return [_type(_bare(node), hidden)]
@@ -73,18 +73,18 @@ def _shown(node: DefinitionNode, hidden: set[str]) -> Iterable[DefinitionNode]:
 def _type(node: TypeDefinitionNode, hidden: set[str]) -> TypeDefinitionNode:
     if isinstance(node, ObjectTypeDefinitionNode | InterfaceTypeDefinitionNode):
         interfaces = tuple(i for i in node.interfaces or () if i.name.value not in hidden)
-        return _with(node, fields=tuple(map(_field, _visible(node.fields))), interfaces=interfaces)
+        return replace(node, fields=tuple(map(_field, _visible(node.fields))), interfaces=interfaces)
     if isinstance(node, UnionTypeDefinitionNode):
-        return _with(node, types=tuple(t for t in node.types or () if t.name.value not in hidden))
+        return replace(node, types=tuple(t for t in node.types or () if t.name.value not in hidden))
     if isinstance(node, InputObjectTypeDefinitionNode):
-        return _with(node, fields=tuple(map(_bare, _visible(node.fields))))
+        return replace(node, fields=tuple(map(_bare, _visible(node.fields))))
     if isinstance(node, EnumTypeDefinitionNode):
-        return _with(node, values=tuple(map(_bare, _visible(node.values))))
+        return replace(node, values=tuple(map(_bare, _visible(node.values))))
     return node
 
 
 def _field(node: FieldDefinitionNode) -> FieldDefinitionNode:
-    return _with(_bare(node), arguments=tuple(map(_bare, _visible(node.arguments))))
+    return replace(_bare(node), arguments=tuple(map(_bare, _visible(node.arguments))))
 
 
 def _visible(nodes: Iterable[T] | None) -> list[T]:
@@ -92,8 +92,4 @@ def _visible(nodes: Iterable[T] | None) -> list[T]:
 
 
 def _bare(node: T) -> T:
-    return _with(node, directives=tuple(d for d in node.directives or () if d.name.value in _SHOWN))
-
-
-def _with(node: T, **changes: Any) -> T:
-    return replace(node, **changes)
+    return replace(node, directives=tuple(d for d in node.directives or () if d.name.value in _SHOWN))

@@ -109,19 +109,17 @@ class _Walk:
         return tuple(sorted({state.member.name for state in self._search.states(place)}))
 
     def _reasons(self, place: Place, name: str) -> Iterator[str]:
-        for member in self._graph.subgraphs.values():
-            for type_ in (place.type, *self._graph.types[place.type].interfaces):
-                local = member.types.get(type_)
-                field = local.fields.get(name) if local else None
-                if local is None or field is None or (type_ != place.type and not local.interface_object):
-                    continue
-                if field.external:
-                    yield f"in {member.name} it is @external"
-                    continue
-                jumps = [j for j in self._graph.jumps(place.type) if j.subgraph == member.id]
-                yield from self._missing(place, member.name, jumps)
-                if field.requires and jumps:
-                    yield f"in {member.name} it requires {_fields_text(field.requires)}, which cannot be had here"
+        for member, local in self._graph.seen_as(place.type):
+            field = local.fields.get(name)
+            if field is None:
+                continue
+            if field.external:
+                yield f"in {member.name} it is @external"
+                continue
+            jumps = [j for j in self._graph.jumps(place.type) if j.subgraph == member.id]
+            yield from self._missing(place, member.name, jumps)
+            if field.requires and jumps:
+                yield f"in {member.name} it requires {_fields_text(field.requires)}, which cannot be had here"
 
     def _missing(self, place: Place, name: str, jumps: list[Jump]) -> Iterator[str]:
         if not jumps:

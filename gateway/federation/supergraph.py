@@ -28,7 +28,6 @@ from graphql import (
     NonNullTypeNode,
     ObjectTypeDefinitionNode,
     OperationType,
-    ScalarTypeDefinitionNode,
     SchemaDefinitionNode,
     SelectionSetNode,
     TypeNode,
@@ -141,7 +140,6 @@ class Supergraph:
         self.subgraphs: dict[str, Member] = {}
         self.types: dict[str, GlobalType] = {}
         self.roots: dict[OperationType, str] = {}
-        self.scalars: set[str] = set()
         self._document = document
         _Reader(self, is_active).read(document)
         self._jumps: dict[str, tuple[Jump, ...]] = {}
@@ -174,15 +172,19 @@ class Supergraph:
             self._jumps[type_name] = tuple(self._ways_into(type_name))
         return self._jumps[type_name]
 
-    def _ways_into(self, type_name: str) -> Iterator[Jump]:
+    def seen_as(self, type_name: str) -> Iterator[tuple[Member, LocalType]]:
+        """What the subgraphs take objects of a type for: that type, or an interface object of one of its interfaces."""
         for member in self.subgraphs.values():
             for name in (type_name, *self.types[type_name].interfaces):
                 local = member.types.get(name)
-                if local is None or (name != type_name and not local.interface_object):
-                    continue
-                for key in local.keys:
-                    if key.resolvable:
-                        yield Jump(member.id, name, key, local.interface_object)
+                if local is not None and (name == type_name or local.interface_object):
+                    yield member, local
+
+    def _ways_into(self, type_name: str) -> Iterator[Jump]:
+        for member, local in self.seen_as(type_name):
+            for key in local.keys:
+                if key.resolvable:
+                    yield Jump(member.id, local.name, key, local.interface_object)
 
 
 @dataclass(slots=True)
@@ -219,11 +221,6 @@ class _Reader:
         self._read_subgraphs(document)
         composites = [d for d in document.definitions if isinstance(d, _Composite)]
         self._read_roots(document, {node.name.value for node in composites})
-        self._graph.scalars = {
-            d.name.value
-            for d in document.definitions
-            if isinstance(d, ScalarTypeDefinitionNode | EnumTypeDefinitionNode)
-        }
         for node in composites:
             self._declare(node)
         for node in composites:

@@ -19,7 +19,6 @@ def client() -> httpx.AsyncClient:
 
 async def fetch(http: httpx.AsyncClient, url: str, *, max_bytes: int, within_s: float = 5.0) -> bytes:
     """The body of a GET that is answered with 200, in `max_bytes` and in `within_s` altogether; else `Unavailable`."""
-    body = bytearray()
     try:
         # httpx limits the wait for each piece; a server that drips could take forever all the same.
         async with (
@@ -28,10 +27,16 @@ async def fetch(http: httpx.AsyncClient, url: str, *, max_bytes: int, within_s: 
         ):
             if answer.status_code != httpx.codes.OK:
                 raise Unavailable(f"{url} answered with status {answer.status_code}", url=url)
-            async for piece in answer.aiter_raw():
-                body += piece
-                if len(body) > max_bytes:
-                    raise Unavailable(f"{url} answered with more than {max_bytes} bytes", url=url)
+            return await read(answer, max_bytes)
     except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
         raise Unavailable(f"{url} cannot be fetched: {str(error) or type(error).__name__}", url=url) from error
+
+
+async def read(answer: httpx.Response, max_bytes: int) -> bytes:
+    """The body of an answer that is streamed, as it was sent; `Unavailable` once it is longer."""
+    body = bytearray()
+    async for piece in answer.aiter_raw():
+        body += piece
+        if len(body) > max_bytes:
+            raise Unavailable(f"{answer.url} answered with more than {max_bytes} bytes", url=str(answer.url))
     return bytes(body)

@@ -22,11 +22,8 @@ import httpx
 from graphql import parse
 
 from gateway.federation import Operation, Planner, Subgraph, Supergraph, compose
-from libs.core.events import Outbox
-from libs.core.mongo import Mongo
-from libs.core.redis import Redis
-from libs.core.tenants import Currency, Tenant, Tenants
 from scripts.bench.contenders import subgraphs
+from scripts.bench.contenders.tenant import create_tenant
 from scripts.process import Server, free_port
 from scripts.stack import ROOT, readiness
 
@@ -46,21 +43,12 @@ def main() -> None:
         servers = {name: _subgraph(name, folder) for name in SDLS}
         servers["gateway"] = _gateway(servers, folder)
         servers["hive"] = _hive(servers, folder)
-        asyncio.run(_create_tenant())
+        asyncio.run(create_tenant("demo", {**os.environ, "NAMESPACE": NAMESPACE}))
         for server in servers.values():
             server.start()
             running.callback(server.kill)
         met = [_cpu(servers), _latency(servers), _planning(), asyncio.run(_stalling(servers["gateway"].url))]
     sys.exit(not all(met))
-
-
-async def _create_tenant() -> None:
-    mongo = Mongo.connect(os.environ["MONGO_URL"], service="bench", namespace=NAMESPACE)
-    redis = Redis.connect(os.environ["REDIS_URL"], namespace=NAMESPACE)
-    tenant = Tenant(id="demo", name="demo", currencies={"EUR": Currency("EUR", 2)})
-    await Tenants(mongo, redis, Outbox(mongo.core)).create(tenant, actor="bench")
-    await redis.close()
-    await mongo.close()
 
 
 def _subgraph(name: str, folder: Path) -> Server:

@@ -166,7 +166,7 @@ class _Run:
     def _shown(self, path: Iterable[Any]) -> list[str | int]:
         return shown(self._plan.layout, path)
 
-    def _note_errors(self, response: Json, step: Step, place: Callable[[list[Any]], list[Any]]) -> None:
+    def _note_errors(self, response: Json, place: Callable[[list[Any]], list[Any]]) -> None:
         """Passes on what the subgraph says: its own message, its extensions, and where that is in the answer."""
         errors = response.get("errors")
         for error in errors[:_ERRORS] if isinstance(errors, list) else ():
@@ -190,8 +190,7 @@ class _Run:
         self._take_root(step, await self._transport.fetch(self._request(step, None)))
 
     def _take_root(self, step: Step, response: Json) -> None:
-        above = [name for name, _ in step.paths[0]]
-        self._note_errors(response, step, lambda path: self._shown([*step.paths[0], *path] if above else path))
+        self._note_errors(response, lambda path: self._shown([*step.paths[0], *path]))
         data = response.get("data")
         if data is None:
             if not response.get("errors"):
@@ -209,11 +208,9 @@ class _Run:
 
     def _request(self, step: Step, representations: bytes | None) -> SubgraphRequest:
         variables = {name: self.variables[name] for name in step.variables if name in self.variables}
-        if representations is None:
-            body = b'%b,"variables":%b}' % (step.body, orjson.dumps(variables)) if variables else step.body + b"}"
-        else:
+        if representations is not None:
             variables[step.representations_variable] = orjson.Fragment(representations)
-            body = b'%b,"variables":%b}' % (step.body, orjson.dumps(variables))
+        body = b'%b,"variables":%b}' % (step.body, orjson.dumps(variables)) if variables else step.body + b"}"
         return SubgraphRequest(
             step.subgraph, step.query, variables, step.operation, self._headers, self._deadline, body
         )
@@ -243,7 +240,7 @@ class _Run:
                 return self._shown([*where(self.merged, step.paths, wanted[path[1]].objects[0]), *path[2:]])
             return self._shown(step.paths[0])
 
-        self._note_errors(response, step, place)
+        self._note_errors(response, place)
         data = response.get("data")
         entities = data.get("_entities") if type(data) is dict else None
         if entities is None and response.get("errors"):

@@ -17,20 +17,19 @@ def merge(into: Json, other: Json) -> None:
         known = into.get(name)
         if known is None:
             into[name] = value
-        elif type(value) is dict and type(known) is dict:
-            merge(known, value)
-        elif type(value) is list and type(known) is list:
-            _merge_lists(known, value)
+        else:
+            _merge_values(known, value)
 
 
-def _merge_lists(into: list[Any], other: list[Any]) -> None:
-    for n, (known, value) in enumerate(zip(into, other, strict=False)):
-        if known is None:
-            into[n] = value
-        elif type(value) is dict and type(known) is dict:
-            merge(known, value)
-        elif type(value) is list and type(known) is list:
-            _merge_lists(known, value)
+def _merge_values(known: Any, other: Any) -> None:
+    if type(known) is dict and type(other) is dict:
+        merge(known, other)
+    elif type(known) is list and type(other) is list:
+        for n, (item, value) in enumerate(zip(known, other, strict=False)):
+            if item is None:
+                known[n] = value
+            else:
+                _merge_values(item, value)
 
 
 def objects_at(root: Json, path: Path) -> list[Json]:

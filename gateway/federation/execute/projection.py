@@ -42,6 +42,14 @@ class Fault:
 
 
 Faults = list[Fault]
+
+
+def _are_within(step: str | int, faults: Faults, before: int) -> None:
+    """Those that have come since there were `before` are found by this step from above."""
+    for fault in faults[before:]:
+        fault.path.append(step)
+
+
 # A value that is not null, completed; or None, with a fault added.
 Complete = Callable[[Any, Faults], Any]
 
@@ -123,8 +131,7 @@ class _Fields:
                 before = len(faults)
                 made[key] = found = complete(found, faults)
                 if len(faults) > before:
-                    for fault in faults[before:]:
-                        fault.path.append(key)
+                    _are_within(key, faults, before)
                     if found is None and not nullable:
                         return None
         return made
@@ -138,8 +145,7 @@ class _Fields:
                 found = field.complete(found, faults)
             elif not field.nullable:
                 faults.append(Fault(f"Cannot return null for non-nullable field {field.coordinate}."))
-            for fault in faults[before:]:
-                fault.path.append(field.key)
+            _are_within(field.key, faults, before)
             if found is None and not field.nullable:
                 return None
             made[field.key] = found
@@ -209,9 +215,10 @@ class Projection:
         definition: Any = self._schema.type_map[slot.place.type]
         field_type: Any = definition.fields[slot.name].type
         nullable = not isinstance(field_type, GraphQLNonNull)
-        complete = self._complete(field_type if nullable else field_type.of_type, slot)
+        inner = field_type if nullable else field_type.of_type
+        complete = self._complete(inner, slot)
         plain = _PLAIN.get(complete)
-        fit = _FIT.get(complete) or getattr(complete, "fit", None)
+        fit = set(inner.values).issuperset if isinstance(inner, GraphQLEnumType) else _FIT.get(complete)
         return _Field(slot.key, slot.raw, nullable, complete, plain, coordinate=f"{type_}.{slot.name}", fit=fit)
 
     def _complete(self, type_: Any, slot: Slot) -> Complete:
@@ -248,8 +255,7 @@ def _list_of(complete: Complete, nullable: bool, coordinate: str) -> Complete:
             before = len(faults)
             item = complete(item, faults)
             if len(faults) > before:
-                for fault in faults[before:]:
-                    fault.path.append(n)
+                _are_within(n, faults, before)
                 if item is None and not nullable:
                     return None
             made.append(item)
@@ -280,7 +286,6 @@ def _enum(type_: GraphQLEnumType) -> Complete:
         faults.append(Fault(f"Enum {type_.name} cannot represent the value that came."))
         return None
 
-    complete.fit = values.issuperset  # type: ignore[attr-defined]
     return complete
 
 

@@ -131,7 +131,7 @@ class Demand:
         """Whether all types at once can be asked for a field, and that is no detour."""
         if name not in self._graph.types[spot.type].fields:
             return False
-        together = min((depth for depth, _, _ in self._search.options(spot.common, name)), default=UNREACHABLE)
+        together = self._search.depth(spot.common, name)
         if together >= UNREACHABLE or (self._apart and not self._only_opaque(spot)):
             return False
         nearest = min((state.depth for state in self._search.states(spot.common)), default=UNREACHABLE)
@@ -145,8 +145,7 @@ class Demand:
         for type_ in self._graph.possible(spot.type):
             place = spot.place(type_)
             if self._search.states(place):
-                options = self._search.options(place, name)
-                deepest = max(deepest, min((depth for depth, _, _ in options), default=UNREACHABLE))
+                deepest = max(deepest, self._search.depth(place, name))
         return deepest
 
     def _add(self, place: Place, key: str, nodes: Sequence[FieldNode]) -> None:
@@ -219,11 +218,7 @@ class Choice:
             return 1
         if way.kind != "jump":
             assert way.state is not None
-            return (
-                self._cost(way.state, budget, ahead - 1)
-                if way.kind == "field"
-                else self._cost(way.state, budget, ahead)
-            )
+            return self._cost(way.state, budget, ahead - 1 if way.kind == "field" else ahead)
         own = 0 if self._joinable(state, way, way.depth, budget) else 1
         return own + sum(self._leaf_cost(leaf, budget - 1, ahead - 1) for leaf in self._needed(state, way))
 
@@ -262,11 +257,10 @@ class Choice:
         return Node(above.fetch, chosen.below, None)
 
     def _begin(self, state: State) -> Node:
-        fetch = Fetch(state.member, self._operation, 1, state.place.spot, Selection(), after=set(self._before))
-        fetch.group = self._group
+        selection, before = Selection(), set(self._before)
+        fetch = Fetch(state.member, self._operation, 1, state.place.spot, selection, after=before, group=self._group)
         self.fetches.append(fetch)
-        assert fetch.selection is not None
-        return Node(fetch, fetch.selection, None)
+        return Node(fetch, selection, None)
 
     def _select(self, node: Node, slot: Slot) -> Chosen:
         raw = slot.place.spot.name(slot)

@@ -39,9 +39,7 @@ class Search:
         place.states = {}
         for member in self.graph.subgraphs.values():
             if local := member.types.get(place.type):
-                state = State(place, member, local, 1)
-                state.ways.append(Way("root", 1))
-                place.states[member.id, ()] = state
+                self._reach(place, member, local, (), Way("root", 1))
         return spot
 
     # States
@@ -95,24 +93,20 @@ class Search:
                 return False
         return True
 
-    def _reach(
-        self, place: Place, member: Member, local: LocalType, provided: tuple[FieldSet, ...], way: Way
-    ) -> State | None:
-        """Adds a way if it is as short as those that are known; None if it is not shorter."""
+    def _reach(self, place: Place, member: Member, local: LocalType, provided: tuple[FieldSet, ...], way: Way) -> None:
+        """Adds a way if it is as short as those that are known, in the place of those that are longer."""
         assert place.states is not None
         key = (member.id, tuple(map(id, provided)))
         state = place.states.get(key)
         if state is None:
-            place.states[key] = state = State(place, member, local, way.depth, provided, [way])
-            return state
+            place.states[key] = State(place, member, local, way.depth, provided, [way])
+            return
         if way.depth > state.depth:
-            return None
-        shorter = way.depth < state.depth
-        if shorter:
+            return
+        if way.depth < state.depth:
             state.depth, state.ways = way.depth, []
         if local is state.local:
             state.ways.append(way)
-        return state if shorter else None
 
     # Keys
 
@@ -231,10 +225,7 @@ class Search:
         """Where a field of a place can be asked for."""
         found = place.options.get(name)
         if found is None:
-            states = list(self.states(place))
-            if place.options.get(name) is not None:
-                return place.options[name]
-            found = [(s.depth, s, field) for s in states if (field := self.local_field(s, name))]
+            found = [(s.depth, s, field) for s in self.states(place) if (field := self.local_field(s, name))]
             for requirer in self._requirers(place, name):
                 state = self._requiring(place, requirer)
                 if state is not None:
@@ -243,17 +234,15 @@ class Search:
                 place.options[name] = found
         return found
 
+    def depth(self, place: Place, name: str) -> int:
+        """The least there is for a field of a place."""
+        return min((depth for depth, _, _ in self.options(place, name)), default=UNREACHABLE)
+
     def _requirers(self, place: Place, name: str) -> Iterator[_Requirer]:
-        for member in self.graph.subgraphs.values():
-            for type_ in (place.type, *self.graph.types[place.type].interfaces):
-                local = member.types.get(type_)
-                if local is None or (type_ != place.type and not local.interface_object):
-                    continue
-                if place.general and not local.interface_object:
-                    continue
-                field = local.fields.get(name)
-                if field and field.requires and not field.external:
-                    yield _Requirer(member, local, field)
+        for member, local in self.graph.seen_as(place.type):
+            field = local.fields.get(name)
+            if field and field.requires and not field.external and (local.interface_object or not place.general):
+                yield _Requirer(member, local, field)
 
     def _requiring(self, place: Place, requirer: _Requirer) -> State | None:
         """The state in which what a field requires has been collected."""
@@ -327,7 +316,7 @@ class Search:
         for type_ in spot.graph.possible(spot.type):
             if type_ in everywhere:
                 place = spot.place(type_)
-                if list(self.states(place)):
+                if self.states(place):
                     yield from self.leaves(place, selections)
 
     def internal(self, place: Place, node: FieldNode) -> Slot:

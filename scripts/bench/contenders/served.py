@@ -4,7 +4,7 @@ import asyncio
 import json
 import secrets
 import subprocess
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,12 +13,9 @@ from typing import Any
 import httpx
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from libs.core.events import Outbox
-from libs.core.mongo import Mongo
-from libs.core.redis import Redis
-from libs.core.tenants import Currency, Tenant, Tenants
 from scripts import issuer, stack
 from scripts.bench.contenders.load import Load
+from scripts.bench.contenders.tenant import create_tenant
 from scripts.process import Server, free_port
 from scripts.seed import CREATE_WALLET, DEPOSIT
 from services.payment.keys import JournalKeys
@@ -81,7 +78,7 @@ async def payment(
         "DEFAULT_TENANT": TENANT,
         "JOURNAL_KEY": JOURNAL_KEY,
     }
-    await _create_tenant(environment)
+    await create_tenant(TENANT, environment)
     server = stack.server("payment", environment, port=free_port())
     server = replace(server, log=scratch / "payment.log")
     await asyncio.to_thread(server.start)
@@ -90,15 +87,6 @@ async def payment(
         yield Payment(server, token, await _open_wallets(server.url, token, players))
     finally:
         await asyncio.to_thread(server.stop)
-
-
-async def _create_tenant(environment: Mapping[str, str]) -> None:
-    mongo = Mongo.connect(environment["MONGO_URL"], service="core", namespace=environment["NAMESPACE"])
-    redis = Redis.connect(environment["REDIS_URL"], namespace=environment["NAMESPACE"])
-    tenant = Tenant(TENANT, "Bench", currencies={"EUR": Currency("EUR", 2)})
-    await Tenants(mongo, redis, Outbox(mongo.core)).create(tenant, actor="bench")
-    await redis.close()
-    await mongo.close()
 
 
 async def _open_wallets(url: str, token: str, players: int) -> list[str]:

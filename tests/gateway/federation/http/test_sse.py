@@ -235,6 +235,19 @@ class TestBreaksOff:
             await eventually(lambda: transport.counts()["liar"].connections == 0)
             await eventually(lambda: liar.ended == 1)
 
+    async def test_before_the_first_event(self) -> None:
+        async def answering(caller: Caller) -> None:
+            await caller.ask()
+            await caller.say(HEAD)
+            await silent(caller)
+
+        async with (
+            subgraph(answering) as liar,
+            HttpTransport({"liar": liar.url}, limits=HttpLimits(stream_silence_s=0.1)) as transport,
+        ):
+            with pytest.raises(SubgraphFailed, match="silent"):
+                await anext(transport.subscribe(subscription()))
+
     async def test_not_while_there_are_signs_of_life(self) -> None:
         async def pinging(caller: Caller) -> None:
             for _ in range(12):
