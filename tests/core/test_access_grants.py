@@ -318,7 +318,12 @@ class TestPolicyVersions:
         ]
         assert access.roles["clerk"] == role
 
-    async def test_published_in_a_transaction_of_its_caller(self, access: Access, mongo: Mongo) -> None:
+    async def test_published_in_a_transaction_of_its_caller(
+        self, mongo: Mongo, redis: Redis, clock: FrozenClock
+    ) -> None:
+        await migrate(mongo.core, INDEXES)
+        access = Access(mongo.core, redis, clock)  # which follows nothing, and so hears of nothing by itself
+        await access.reload()
         roles = [Role.of("clerk", allow=["audit:read:own"])]
 
         async def work(session: Any) -> int:
