@@ -4,7 +4,7 @@ import asyncio
 import json
 import secrets
 import subprocess
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,9 +29,10 @@ AUTOCANNON = Path(__file__).with_name("transfers.mjs")
 
 @dataclass(frozen=True, slots=True)
 class Payment:
-    """A running process, a token for its operator, and the ids of its players' wallets."""
+    """A running process and its environment, a token for its operator, and the ids of its players' wallets."""
 
     server: Server
+    environment: Mapping[str, str]
     token: str
     wallets: Sequence[str]
 
@@ -84,7 +85,7 @@ async def payment(
     await asyncio.to_thread(server.start)
     try:
         token = issuer.mint("olga", ["operator"], TENANT, ttl_s=24 * 3600, key=key)
-        yield Payment(server, token, await _open_wallets(server.url, token, players))
+        yield Payment(server, environment, token, await _open_wallets(server.url, token, players))
     finally:
         await asyncio.to_thread(server.stop)
 

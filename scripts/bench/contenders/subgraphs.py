@@ -11,15 +11,15 @@ import orjson
 from starlette.types import Receive, Scope, Send
 
 LINK = 'extend schema @link(url: "https://specs.apollo.dev/federation/v2.9", import: ["@key"])\n'
-PRODUCTS = """type Query { products: [Product!]! transactions: [Transaction!]! }
+PRODUCTS = """type Query { products: [Product!]! entries: [Entry!]! }
 type Product @key(fields: "id") { id: ID! name: String! }
-type Transaction { id: ID! walletId: ID! direction: String! bucket: String! amount: String! balanceAfter: String!
-  sequence: Int! at: String! }"""
+type Entry { id: ID! walletId: ID! direction: String! bucket: String! amount: String! balanceAfter: String!
+  sequence: Int! createdAt: String! }"""
 REVIEWS = """type Product @key(fields: "id") { id: ID! stars: Int! }"""
 STALLED = """type Query { never: Int }"""
 
 _PRODUCTS = [{"id": str(n), "name": f"product {n}"} for n in range(20)]
-_TRANSACTIONS = [
+_ENTRIES = [
     {
         "id": f"0190a7c4-0000-7000-8000-{n:012}",
         "walletId": "0190a7c4-1111-7000-8000-000000000000",
@@ -28,7 +28,7 @@ _TRANSACTIONS = [
         "amount": str(100 + n),
         "balanceAfter": str(100_000 + n),
         "sequence": n,
-        "at": f"2026-03-01T12:00:{n:02}+00:00",
+        "createdAt": f"2026-03-01T12:00:{n:02}+00:00",
     }
     for n in range(50)
 ]
@@ -62,7 +62,7 @@ async def _respond(send: Send, body: bytes, kind: bytes) -> None:
 
 
 def _products(request: dict[str, Any]) -> Any:
-    return {"transactions": _TRANSACTIONS} if "transactions" in request["query"] else {"products": _PRODUCTS}
+    return {"entries": _ENTRIES} if "entries" in request["query"] else {"products": _PRODUCTS}
 
 
 def _reviews(request: dict[str, Any]) -> Any:
