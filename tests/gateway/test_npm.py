@@ -1,10 +1,11 @@
-"""Clients that others wrote, as they are, on streams that pass through the gateway's engine."""
+"""Clients that others wrote, as they are, through the gateway's engine."""
 
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,6 +26,8 @@ from tests.core.graphql import service
 from tests.core.graphql.conftest import Node, node, serve
 
 __all__ = ["node"]
+
+HERE = Path(__file__).parent
 
 
 @dataclass
@@ -90,3 +93,47 @@ async def test_the_client_of_graphql_sse(node: Node, mode: str) -> None:
             {"ticks": {"id": "npm"}},
         ]
         await eventually(lambda: "npm" not in service.running)
+
+
+ASKED = {
+    "whoami": "anna",
+    "wallet": {"id": "w1", "balance": str(2**53 + 1), "again": {"openedAt": "2026-01-01T00:00:00+00:00"}},
+}
+
+
+async def test_apollo_client(node: Node) -> None:
+    """Which knows objects by their type and id, also those that mutations and subscriptions answer with."""
+    async with gateway() as url:
+        assert without_typenames(lines(await node(HERE / "apollo.mjs", url))) == [
+            ASKED,
+            {"pay": {"id": "w1", "balance": "7"}},
+            "7",
+            [{"whoami": "anna", "fails": None}, [[["fails"], "FORBIDDEN"]]],
+            ["GRAPHQL_VALIDATION_FAILED"],
+            [{"count": 1}, {"count": 2}, {"count": 3}],
+            {"ticks": {"id": "npm", "balance": "1"}},
+        ]
+        await eventually(lambda: "npm" not in service.running)
+
+
+async def test_urql(node: Node) -> None:
+    async with gateway() as url:
+        assert without_typenames(lines(await node(HERE / "urql.mjs", url))) == [
+            ASKED,
+            [True, ["POST", "GET"]],
+            {"pay": {"id": "w1", "balance": "7"}},
+            [{"whoami": "anna", "fails": None}, ["FORBIDDEN"]],
+            ["GRAPHQL_VALIDATION_FAILED"],
+            [{"count": 1}, {"count": 2}, {"count": 3}],
+            {"ticks": {"id": "npm", "balance": "1"}},
+        ]
+        await eventually(lambda: "npm" not in service.running)
+
+
+def without_typenames(value: Any) -> Any:
+    """Which clients ask for on their own, everywhere."""
+    if isinstance(value, list):
+        return [without_typenames(each) for each in value]
+    if isinstance(value, dict):
+        return {name: without_typenames(each) for name, each in value.items() if name != "__typename"}
+    return value

@@ -71,11 +71,11 @@ async def served() -> AsyncIterator[Served]:
 
 @pytest.fixture
 def node() -> Node:
-    """Runs one of the scripts in this folder, and answers what it printed."""
+    """Runs a script, of this folder unless its path says another, and answers what it printed."""
 
-    async def run(script: str, *arguments: str) -> str:
+    async def run(script: str | Path, *arguments: str) -> str:
         process = await asyncio.create_subprocess_exec(
-            "node", str(Path(__file__).with_name(script)), *arguments, stdout=asyncio.subprocess.PIPE
+            "node", str(Path(__file__).parent / script), *arguments, stdout=asyncio.subprocess.PIPE
         )
         try:
             printed, _ = await asyncio.wait_for(process.communicate(), 60)
