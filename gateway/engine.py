@@ -13,11 +13,11 @@ import orjson
 from graphql import OperationType
 from prometheus_client import Counter, Histogram
 
-from gateway.federation import Plan, PlanTooLarge, SubgraphFailed
+from gateway.federation import Operation, Plan, PlanTooLarge, SubgraphFailed
 from gateway.supergraph import Graph, Watch
 from gateway.transport import asking
 from libs.core.context import Context
-from libs.core.errors import OutcomeUnknown, Unavailable
+from libs.core.errors import DeadlineExceeded, OutcomeUnknown, Unavailable
 from libs.core.graphql import LimitExceeded, Limits, Request
 from libs.core.graphql.errors import RequestRefused
 from libs.core.telemetry import span
@@ -67,16 +67,8 @@ class FederationEngine:
             raise RequestRefused.of(Unavailable("no service has told its schema yet: try again in a moment"))
         graph = watch.graph
         operation, _ = graph.documents.ask(request)
-        try:
-            with span("graphql.plan"):
-                plan = graph.planner.plan(graph.operation(operation), request.variables)
-        except PlanTooLarge as error:
-            raise RequestRefused.of(LimitExceeded(str(error), limit="plan"), by_graphql=True) from None
-        except Exception as error:
-            raise RequestRefused.of(error) from error
-        return _Prepared(
-            operation.type, graph, plan, request.variables, context, self._names.label(operation.name, context)
-        )
+        name = self._names.label(operation.name, context)
+        return _Prepared(operation.type, graph, graph.operation(operation), request.variables, context, name)
 
 
 def headers_of(context: Context) -> dict[str, str]:
@@ -112,7 +104,7 @@ class _Prepared:
 
     type: OperationType
     _graph: Graph
-    _plan: Plan
+    _operation: Operation
     _variables: dict[str, Any]
     _context: Context
     _name: str
@@ -121,8 +113,10 @@ class _Prepared:
         began, outcome = time.perf_counter(), "failed"
         asking.set(self._context)
         try:
+            deadline = self._deadline()
+            plan = await self._plan(deadline)
             answer = await self._graph.executor.execute(
-                self._plan, self._variables, headers=headers_of(self._context), deadline=self._deadline()
+                plan, self._variables, headers=headers_of(self._context), deadline=deadline
             )
             outcome = "errors" if "errors" in answer else "ok"
             if self.type is OperationType.MUTATION:
@@ -145,10 +139,11 @@ class _Prepared:
     async def _subscribe(self) -> AsyncGenerator[bytes, None]:
         asking.set(self._context)
         outcome = "ok"
-        executor, headers = self._graph.executor, headers_of(self._context)
+        executor, headers, deadline = self._graph.executor, headers_of(self._context), self._deadline()
         try:
+            plan = await self._plan(deadline)
             async with aclosing(
-                executor.subscribe(self._plan, self._variables, headers=headers, deadline=self._deadline())
+                executor.subscribe(plan, self._variables, headers=headers, deadline=deadline)
             ) as answers:
                 async for answer in answers:
                     if _is_refusal(answer):
@@ -163,6 +158,16 @@ class _Prepared:
             raise RequestRefused.of(error) from error
         finally:
             _operations(self._name, self.type.value, outcome).inc()
+
+    async def _plan(self, deadline: float) -> Plan:
+        try:
+            with span("graphql.plan"):
+                async with asyncio.timeout_at(deadline):
+                    return await self._graph.plan(self._operation, self._variables)
+        except PlanTooLarge as error:
+            raise RequestRefused.of(LimitExceeded(str(error), limit="plan"), by_graphql=True) from None
+        except TimeoutError:
+            raise DeadlineExceeded("time ran out before it was known how to answer") from None
 
     def _deadline(self) -> float:
         return asyncio.get_running_loop().time() + self._context.deadline.remaining_s

@@ -8,8 +8,9 @@ that have begun end on the supergraph they began with.
 import asyncio
 import random
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
@@ -23,7 +24,7 @@ from prometheus_client import Counter, Gauge
 from pymongo.errors import PyMongoError
 
 from gateway import sdl
-from gateway.federation import Executor, InvalidSupergraph, Operation, Planner, Subgraph, Supergraph, Transport
+from gateway.federation import Executor, InvalidSupergraph, Operation, Plan, Planner, Subgraph, Supergraph, Transport
 from gateway.federation.compose import CompositionFailed, compose
 from gateway.federation.http import HttpTransport
 from gateway.sdl import Sdl
@@ -36,6 +37,8 @@ from libs.core.graphql.documents import Documents, Operation as AskedOperation
 from libs.core.tasks import ended
 
 _SHOWN_ERRORS = 20
+# Two threads that are both busy change places every 5 ms, unless told otherwise: each turn of a request would wait as
+# long for composing, which takes half a second, or for the plan of a large document.
 _TURN_S = 0.0005
 
 log = structlog.get_logger(__name__)
@@ -43,19 +46,6 @@ log = structlog.get_logger(__name__)
 _SETS = Counter("gateway_supergraphs", "Sets of schemas, by what became of them: served or refused", ("outcome",))
 _REFUSED = Gauge("gateway_supergraph_refused", "1 while the newest set of schemas is refused, and an older one serves")
 _REACHABLE = Gauge("gateway_subgraph_reachable", "Whether it answered when last asked for its schema", ("subgraph",))
-
-
-@contextmanager
-def _short_turns() -> Iterator[None]:
-    """Two threads that are both busy change places every 5 ms: each turn of a request would wait as long for composing,
-    which takes half a second. With this, half a millisecond.
-    """
-    usual = sys.getswitchinterval()
-    sys.setswitchinterval(_TURN_S)
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(usual)
 
 
 class Graph:
@@ -76,7 +66,8 @@ class Graph:
         self.at = at
         self.urls = {member.name: member.url for member in supergraph.subgraphs.values()}
         self.documents = Documents(supergraph.api_schema, limits, development=development)
-        self.planner = Planner(supergraph)
+        self._planner = Planner(supergraph)
+        self._planning = ThreadPoolExecutor(1, "planning")
         self.executor = Executor(supergraph, transport)
         self._operations: WeakKeyDictionary[AskedOperation, Operation] = WeakKeyDictionary()
 
@@ -86,6 +77,14 @@ class Graph:
             operation = Operation(asked.node, asked.document.fragment_definitions)
             self._operations[asked] = operation
         return operation
+
+    async def plan(self, operation: Operation, variables: Mapping[str, Any]) -> Plan:
+        """`PlanTooLarge`. New plans are made one after the other, beside the requests whose plans are known."""
+        plan = self._planner.known(operation, variables)
+        if plan is None:
+            loop = asyncio.get_running_loop()
+            plan = await loop.run_in_executor(self._planning, self._planner.plan, operation, variables)
+        return plan
 
 
 @dataclass(slots=True)
@@ -147,6 +146,7 @@ class Watch:
     async def __aenter__(self) -> Self:
         """Puts in force what was served last, and what is served now. `Misconfigured` if there is a file, and it is no
         supergraph."""
+        sys.setswitchinterval(_TURN_S)
         if not self._settings.supergraph_file:
             await self._restore()
         await self.look()
@@ -259,8 +259,7 @@ class Watch:
         if not wanted.text and len(wanted.subgraphs) == 1:  # nobody has told theirs yet
             return
         try:
-            with _short_turns():
-                graph = await asyncio.to_thread(self._build, wanted)
+            graph = await asyncio.to_thread(self._build, wanted)
         except CompositionFailed as failed:
             self._refuse([str(error) for error in failed.errors])
         except InvalidSupergraph as error:

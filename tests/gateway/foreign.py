@@ -2,11 +2,12 @@
 
 import json
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BufferedIOBase
 from typing import Any
 
 from graphql import build_schema, graphql_sync
@@ -14,9 +15,10 @@ from graphql import build_schema, graphql_sync
 
 @dataclass
 class Foreign:
-    """`sdl` may be changed at any time, without a federation directive in it. `asked` are the headers of its requests.
+    """`sdl` may be changed at any time, without a federation directive in it.
 
-    `route`: it has our `/graphql/sdl`; without that it knows `_service` alone.
+    `asked` are the headers of its requests, `queries` what they asked. `route`: it has our `/graphql/sdl`; without that
+    it knows `_service` alone. `lie` writes what it answers in place of an answer, and hangs up.
     """
 
     sdl: str
@@ -25,6 +27,8 @@ class Foreign:
     url: str = ""
     told: int = 0  # how often it sent its schema
     asked: list[dict[str, str]] = field(default_factory=list)
+    queries: list[str] = field(default_factory=list)
+    lie: Callable[[BufferedIOBase], Any] | None = None
 
     def answer(self, query: str) -> dict[str, Any]:
         if "_service" in query:
@@ -56,6 +60,12 @@ def serving(foreign: Foreign) -> Iterator[Foreign]:
         def do_POST(self) -> None:
             request = json.loads(self.rfile.read(int(self.headers["content-length"])))
             foreign.asked.append({name.lower(): value for name, value in self.headers.items()})
+            foreign.queries.append(request["query"])
+            if foreign.lie and "_service" not in request["query"]:
+                self.close_connection = True
+                with suppress(ConnectionError):
+                    foreign.lie(self.wfile)
+                return
             self._respond(200, json.dumps(foreign.answer(request["query"])).encode())
 
         def _respond(self, status: int, body: bytes, **headers: str) -> None:
@@ -70,8 +80,11 @@ def serving(foreign: Foreign) -> Iterator[Foreign]:
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the base class' name
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+        request_queue_size = 256
+
+    server = Server(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     foreign.url = f"http://127.0.0.1:{server.server_port}"
