@@ -98,6 +98,16 @@ def _is_refusal(answer: Mapping[str, Any]) -> bool:
     return answer["data"] is None and not any(error.get("path") for error in answer.get("errors", ()))
 
 
+def _dumped(answer: Mapping[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(answer)
+    except orjson.JSONEncodeError:  # orjson reads 1,024 levels, and writes 254
+        raise RequestRefused([_NESTED], status=502) from None
+
+
+_NESTED = {"message": "a service's answer is nested too deeply", "extensions": {"code": "SUBGRAPH_INVALID_RESPONSE"}}
+
+
 @dataclass(frozen=True, slots=True)
 class _Prepared:
     """A request that will be executed."""
@@ -121,7 +131,7 @@ class _Prepared:
             outcome = "errors" if "errors" in answer else "ok"
             if self.type is OperationType.MUTATION:
                 _leave_open(answer.get("errors", ()))
-            return orjson.dumps(answer)
+            return _dumped(answer)
         except Exception as error:
             raise RequestRefused.of(error) from error
         finally:
@@ -148,7 +158,7 @@ class _Prepared:
                 async for answer in answers:
                     if _is_refusal(answer):
                         raise RequestRefused(answer["errors"])
-                    yield orjson.dumps(answer)
+                    yield _dumped(answer)
         except SubgraphFailed as failed:
             outcome = "failed"
             extensions = {"code": failed.code, "service": failed.subgraph}

@@ -16,7 +16,8 @@ from tests.gateway.foreign import Foreign, serving
 from tests.live import Live, Surroundings, gateway_process
 
 GOOD = "type Query { city: String me: User } type User { name: String kind: String best: User worst: User }"
-BAD = "type Query { word: String number: Int words: [String!]! thing: Thing } type Thing { id: ID! name: String! }"
+BAD = """type Query { word: String number: Int words: [String!]! thing: Thing anything: JSON } scalar JSON
+    type Thing { id: ID! name: String! }"""
 OK = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
 MB = 1_000_000
 Ask = Callable[..., Any]
@@ -155,6 +156,13 @@ class TestOfASubgraph:
         answer = await ask("{ words city }")
         assert answer["data"] is None
         assert [error["path"] for error in answer["errors"]] == [["words", 1]]
+
+    async def test_what_cannot_be_written_is_refused(self, bad: Foreign, ask: Ask) -> None:
+        nested: list[Any] = []
+        for _ in range(300):
+            nested = [nested]
+        bad.lie = _said({"data": {"anything": nested}})
+        assert codes(await ask("{ anything city }")) == ["SUBGRAPH_INVALID_RESPONSE"]
 
 
 def spread(depth: int) -> str:

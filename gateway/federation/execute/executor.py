@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 import orjson
 
 from gateway.federation.execute.introspection import introspect
-from gateway.federation.execute.merging import merge, objects_at, shown, where
+from gateway.federation.execute.merging import merge, objects_at, only, shown, where
 from gateway.federation.execute.projection import Fault, Projection
 from gateway.federation.plan import Plan, Step
 from gateway.federation.plan.representation import Incomplete, Representation
@@ -158,6 +158,10 @@ class _Run:
                 await self._ask_entities(step, step.representations)
         except SubgraphFailed as failed:
             self._fail(step, failed)
+        except RecursionError:  # JSON may be nested deeper than Python recurses
+            self._fail(
+                step, SubgraphFailed(step.subgraph, "SUBGRAPH_INVALID_RESPONSE", "its answer is nested too deeply")
+            )
 
     def _fail(self, step: Step, failed: SubgraphFailed) -> None:
         extensions = {"code": failed.code, "service": failed.subgraph}
@@ -195,9 +199,12 @@ class _Run:
         if data is None:
             if not response.get("errors"):
                 raise SubgraphFailed(step.subgraph, "SUBGRAPH_INVALID_RESPONSE", "it answered without data")
-        elif type(data) is not dict:
+            return
+        if type(data) is not dict:
             raise SubgraphFailed(step.subgraph, "SUBGRAPH_INVALID_RESPONSE", "its data is no object")
-        elif step.paths != ((),):
+        if len(self._plan.steps) > 1:
+            data = only(data, step.shape)
+        if step.paths != ((),):
             for path in step.paths:
                 for found in objects_at(self.merged, path):
                     merge(found, data)
@@ -253,8 +260,9 @@ class _Run:
             message = "it answered with other entities than it was asked for"
             raise SubgraphFailed(step.subgraph, "SUBGRAPH_INVALID_RESPONSE", message)
         for each, entity in answered:
+            asked = only(entity, step.shape)
             for found in each.objects:
-                merge(found, entity)
+                merge(found, asked)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,25 @@ from typing import Any
 
 from graphql import ListTypeNode, NonNullTypeNode, TypeNode
 
+from gateway.federation.plan.fetches import Shape
 from gateway.federation.plan.plan import Path
 from gateway.federation.plan.spots import Place, Slot, Spot
 
 Json = dict[str, Any]
+
+
+def only(value: Any, shape: Shape) -> Any:
+    """What was asked for of an answer, which may be changed: the rest could pass for what another subgraph says."""
+    if type(value) is list:
+        return [only(item, shape) for item in value]
+    if type(value) is not dict:
+        return value
+    if not value.keys() <= shape.names:
+        value = {name: value[name] for name in value.keys() & shape.names}
+    for name, below in shape.below.items():
+        if (found := value.get(name)) is not None:
+            value[name] = only(found, below)
+    return value
 
 
 def merge(into: Json, other: Json) -> None:

@@ -1,7 +1,8 @@
 """The requests of a plan while it is made, and their text."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Self
 
 from graphql import OperationType, print_ast
 
@@ -48,6 +49,24 @@ def _field_text(raw: str, chosen: Chosen) -> str:
     return f"{name}{slot.arguments_text}{directives}{below}"
 
 
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What an answer to selections can hold of an object, of whatever type: these names, and `below` them the same."""
+
+    names: frozenset[str]
+    below: Mapping[str, "Shape"]
+
+    @classmethod
+    def of(cls, selections: Iterable[Selection]) -> Self:
+        names, below = {"__typename"}, dict[str, list[Selection]]()
+        for selection in selections:
+            for (_, raw), chosen in selection.fields.items():
+                names.add(raw)
+                if chosen.below:
+                    below.setdefault(raw, []).append(chosen.below)
+        return cls(frozenset(names), {raw: cls.of(each) for raw, each in below.items()})
+
+
 @dataclass(slots=True, eq=False)
 class Target:
     """How objects of one type are named in a request for entities: by `typename` and these fields."""
@@ -73,10 +92,14 @@ class Fetch:
     after: set["Fetch"] = field(default_factory=set)
     group: int = 0  # of mutations, which follow one another
 
+    def selections(self) -> Iterable[Selection]:
+        """Of the root, or of each type of entities."""
+        return [self.selection] if self.selection is not None else self.entities.values()
+
     def variables(self) -> set[str]:
         """The names of the client's variables that it uses."""
         found: set[str] = set()
-        for selection in [self.selection] if self.selection else self.entities.values():
+        for selection in self.selections():
             for chosen in selection.chosen():
                 found.update(_variables_of(chosen.slot))
         return found

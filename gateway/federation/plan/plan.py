@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 from graphql import print_ast
 
-from gateway.federation.plan.fetches import Fetch
+from gateway.federation.plan.fetches import Fetch, Shape
 from gateway.federation.plan.operation import Operation
 from gateway.federation.plan.representation import Representation, representation
 from gateway.federation.plan.spots import Spot
@@ -33,6 +33,7 @@ class Step:
     after: tuple[int, ...]
     depth: int
     body: bytes  # of the request, up to its variables
+    shape: Shape  # of the answer, or of each entity in it
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
@@ -110,6 +111,7 @@ def _step(draft: _Draft, ids: Mapping[int, int]) -> Step:
         after=tuple(sorted({ids[id(before)] for before in draft.after})),
         depth=draft.fetch.depth,
         body=b'{"query":' + orjson.dumps(draft.query),
+        shape=Shape.of(draft.fetch.selections()),
     )
 
 

@@ -57,7 +57,7 @@ class Saying:
             answer = answer(orjson.loads(request.body).get("variables", {}))
         if isinstance(answer, Exception):
             raise answer
-        found: dict[str, Any] = orjson.loads(orjson.dumps(answer))
+        found: dict[str, Any] = orjson.loads(answer if isinstance(answer, bytes) else orjson.dumps(answer))
         return found
 
     async def subscribe(self, request: SubgraphRequest) -> AsyncGenerator[dict[str, Any], None]:
@@ -145,6 +145,44 @@ class TestExecute:
         answer = await executed(shop, "{ products { id name } }", shop={"data": {"products": rows}})
         assert answer == {"data": {"products": [{"id": "1", "name": "a"}]}}
         assert list(answer["data"]["products"][0]) == ["id", "name"]
+
+    @pytest.mark.parametrize(
+        ("first", "second"),
+        [
+            pytest.param({"id": "1", "stars": 9, "reviews": [{"body": "x"}]}, None, id="before the other answers"),
+            pytest.param({"id": "1"}, {"stars": 5, "reviews": [], "price": 0}, id="after it"),
+        ],
+    )
+    async def test_what_was_asked_of_another_is_not_taken(
+        self, shop: Supergraph, first: dict[str, Any], second: dict[str, Any] | None
+    ) -> None:
+        """Nor what was not asked for at all, deep in an object that was."""
+        answer = await executed(
+            shop,
+            "{ first { stars price reviews { body } } }",
+            shop={"data": {"first": {"price": None, **first}}},
+            reviews={"data": {"_entities": [{"stars": None, "reviews": [{}], **second} if second else None]}},
+        )
+        if second:
+            assert answer["data"] == {"first": {"stars": 5, "price": None, "reviews": []}}
+        else:
+            assert answer["data"] == {"first": None}  # reviews must not be null
+            assert answer["errors"][0]["path"] == ["first", "reviews"]
+
+    @pytest.mark.parametrize("subgraph", ["shop", "reviews"])
+    async def test_an_answer_nested_deeper_than_python_recurses(self, shop: Supergraph, subgraph: str) -> None:
+        nested = b"[" * 1_000 + b"]" * 1_000
+        answers = {
+            "shop": b'{"data": {"first": {"id": "1", "name": "a"}}}',
+            "reviews": b'{"data": {"_entities": [{"reviews": []}]}}',
+        }
+        lies = {
+            "shop": b'{"data": {"first": %b}}' % nested,
+            "reviews": b'{"data": {"_entities": [{"reviews": %b}]}}' % nested,
+        }
+        answer = await executed(shop, "{ first { name reviews { body } } }", **answers | {subgraph: lies[subgraph]})
+        assert answer["data"] == {"first": None}
+        assert answer["errors"][0]["extensions"]["code"] == "SUBGRAPH_INVALID_RESPONSE"
 
     async def test_introspection_beside_data(self, shop: Supergraph) -> None:
         query = '{ __type(name: "Review") { fields { name } } first { id } __typename }'
