@@ -17,8 +17,8 @@ from graphql import build_schema, graphql_sync
 class Foreign:
     """`sdl` may be changed at any time, without a federation directive in it.
 
-    `asked` are the headers of its requests, `queries` what they asked. `route`: it has our `/graphql/sdl`; without that
-    it knows `_service` alone. `lie` writes what it answers in place of an answer, and hangs up.
+    `asked` are the headers of clients' requests. `route`: it has our `/graphql/sdl`, or else it knows `_service` alone.
+    `lie` writes what it answers in place of an answer, and hangs up.
     """
 
     sdl: str
@@ -27,13 +27,9 @@ class Foreign:
     url: str = ""
     told: int = 0  # how often it sent its schema
     asked: list[dict[str, str]] = field(default_factory=list)
-    queries: list[str] = field(default_factory=list)
     lie: Callable[[BufferedIOBase], Any] | None = None
 
     def answer(self, query: str) -> dict[str, Any]:
-        if "_service" in query:
-            self.told += 1
-            return {"data": {"_service": {"sdl": self.sdl}}}
         result = graphql_sync(build_schema(self.sdl), query, self.data)
         return {"data": result.data, **({"errors": [e.formatted for e in result.errors]} if result.errors else {})}
 
@@ -59,14 +55,20 @@ def serving(foreign: Foreign) -> Iterator[Foreign]:
 
         def do_POST(self) -> None:
             request = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            foreign.asked.append({name.lower(): value for name, value in self.headers.items()})
-            foreign.queries.append(request["query"])
-            if foreign.lie and "_service" not in request["query"]:
-                self.close_connection = True
-                with suppress(ConnectionError):
+            with suppress(ConnectionError):  # who asked may not wait any more
+                if "_service" in request["query"]:
+                    foreign.told += 1
+                    self._say({"data": {"_service": {"sdl": foreign.sdl}}})
+                    return
+                foreign.asked.append({name.lower(): value for name, value in self.headers.items()})
+                if foreign.lie:
+                    self.close_connection = True
                     foreign.lie(self.wfile)
-                return
-            self._respond(200, json.dumps(foreign.answer(request["query"])).encode())
+                else:
+                    self._say(foreign.answer(request["query"]))
+
+        def _say(self, answer: dict[str, Any]) -> None:
+            self._respond(200, json.dumps(answer).encode())
 
         def _respond(self, status: int, body: bytes, **headers: str) -> None:
             self.send_response(status)

@@ -13,8 +13,8 @@ import pytest
 import websockets
 
 from libs.core.ids import new_id
-from libs.core.mongo import Mongo
 from libs.core.testing import eventually, scratch_mongo, scratch_namespace
+from scripts import stack
 from tests.collector import Collector, collector
 from tests.live import Api, Live, callers, gateway_process, payment_process
 
@@ -29,8 +29,12 @@ WALLET = "query ($id: ID!) { wallet(id: $id) { id balance { available } owner { 
 
 @pytest.fixture(scope="module")
 def payment(tmp_path_factory: pytest.TempPathFactory, mongo_url: str, redis_url: str) -> Iterator[Live]:
-    namespace = scratch_namespace()
-    with payment_process(tmp_path_factory.mktemp("payment"), mongo_url, redis_url, namespace) as live:
+    """Its spans, and those of the gateways in front of it, are collected."""
+    namespace, folder = scratch_namespace(), tmp_path_factory.mktemp("payment")
+    with (
+        collector() as endpoint,
+        payment_process(folder, mongo_url, redis_url, namespace, OTEL_ENDPOINT=endpoint) as live,
+    ):
         yield live
 
     async def drop() -> None:
@@ -192,30 +196,24 @@ async def _heard(socket: Any) -> Any:
 
 
 @pytest.fixture
-def mortal(tmp_path: Path, mongo_url: str, redis_url: str, mongo: Mongo, namespace: str) -> Iterator[Live]:
-    """A payment of this test's own."""
-    with payment_process(tmp_path, mongo_url, redis_url, namespace) as live:
-        yield live
+def mortal(payment: Live) -> Iterator[Live]:
+    """For who ends it: afterwards it is there again."""
+    yield payment
+    if stack.readiness(payment.server.url)[0] != 200:
+        payment.server.start()
 
 
 @pytest.fixture
-def front(tmp_path: Path, mortal: Live) -> Iterator[Live]:
-    with gateway_process(tmp_path, mortal, subgraphs={"payment": mortal.server.url}) as live:
-        yield live
-
-
-@pytest.fixture
-def front_of_the_dead(tmp_path: Path, mortal: Live) -> Iterator[Live]:
-    """A gateway that has seen payment, and begins again when it is gone."""
-    with gateway_process(tmp_path, mortal, subgraphs={"payment": mortal.server.url}):
-        mortal.server.kill()
+def front_of_the_dead(tmp_path: Path, gateway: Live, mortal: Live) -> Iterator[Live]:
+    """A gateway that begins when payment is gone, which the one before it has seen."""
+    mortal.server.kill()
     with gateway_process(tmp_path, mortal, subgraphs={"payment": mortal.server.url}) as live:
         yield live
 
 
 class TestServicesComeAndGo:
-    async def test_one_that_is_killed_costs_its_fields_and_comes_back(self, mortal: Live, front: Live) -> None:
-        async with callers(front) as as_:
+    async def test_one_that_is_killed_costs_its_fields_and_comes_back(self, mortal: Live, gateway: Live) -> None:
+        async with callers(gateway) as as_:
             api = as_(f"p{new_id()}")
             assert await api.ask("{ userBalances { currency } }") == []
             mortal.server.kill()
@@ -226,10 +224,10 @@ class TestServicesComeAndGo:
             await asyncio.to_thread(mortal.server.start)
             assert await api.ask("{ userBalances { currency } }") == []
 
-    async def test_one_that_is_stopped_ends_its_streams_with_a_reason(self, mortal: Live, front: Live) -> None:
-        async with callers(front) as as_:
+    async def test_one_that_is_stopped_ends_its_streams_with_a_reason(self, mortal: Live, gateway: Live) -> None:
+        async with callers(gateway) as as_:
             api, wallet_id = await joined(as_)
-            async with _events(front, api) as events:
+            async with _events(gateway, api) as events:
                 assert "data" in await _heard_of_deposits(_next(events), as_, wallet_id)
                 await asyncio.to_thread(mortal.server.stop)
                 while "errors" not in (last := await _next(events)):
@@ -241,22 +239,11 @@ class TestServicesComeAndGo:
             assert await as_("p").refused("{ userBalances { currency } }") == "SUBGRAPH_UNREACHABLE"
 
 
-@pytest.fixture
-def traced(tmp_path: Path, mongo_url: str, redis_url: str, mongo: Mongo, namespace: str) -> Iterator[Live]:
-    with (
-        collector() as endpoint,
-        payment_process(tmp_path, mongo_url, redis_url, namespace, OTEL_ENDPOINT=endpoint) as payment,
-        gateway_process(tmp_path, payment, subgraphs={"payment": payment.server.url}) as gateway,
-    ):
-        yield gateway
-
-
-async def test_a_trace_goes_through_the_gateway_into_the_service(traced: Live) -> None:
+async def test_a_trace_goes_through_the_gateway_into_the_service(as_: As) -> None:
     trace_id = "4bf92f3577b34da6a3ce929d0e0e4736"
-    async with callers(traced) as as_:
-        ann = as_("ann")
-        ann.client.headers["traceparent"] = f"00-{trace_id}-00f067aa0ba902b7-01"
-        await ann.ask("{ userBalances { currency } }")
+    ann = as_("ann")
+    ann.client.headers["traceparent"] = f"00-{trace_id}-00f067aa0ba902b7-01"
+    await ann.ask("{ userBalances { currency } }")
     for span, by in ((b"graphql.plan", b""), (b"query payment", b""), (b"POST /graphql", b"payment")):
         await eventually(lambda: _exported(bytes.fromhex(trace_id), span, by=by), within_s=15)  # noqa: B023
 

