@@ -170,6 +170,10 @@ class _Prepared:
             _operations(self._name, self.type.value, outcome).inc()
 
     async def _plan(self, deadline: float) -> Plan:
+        plan = self._graph.planner.known(self._operation, self._variables)
+        return plan or await self._planned_anew(deadline)
+
+    async def _planned_anew(self, deadline: float) -> Plan:
         try:
             with span("graphql.plan"):
                 async with asyncio.timeout_at(deadline):

@@ -66,7 +66,7 @@ class Graph:
         self.at = at
         self.urls = {member.name: member.url for member in supergraph.subgraphs.values()}
         self.documents = Documents(supergraph.api_schema, limits, development=development)
-        self._planner = Planner(supergraph)
+        self.planner = Planner(supergraph)
         self._planning = ThreadPoolExecutor(1, "planning")
         self.executor = Executor(supergraph, transport)
         self._operations: WeakKeyDictionary[AskedOperation, Operation] = WeakKeyDictionary()
@@ -79,12 +79,9 @@ class Graph:
         return operation
 
     async def plan(self, operation: Operation, variables: Mapping[str, Any]) -> Plan:
-        """`PlanTooLarge`. New plans are made one after the other, beside the requests whose plans are known."""
-        plan = self._planner.known(operation, variables)
-        if plan is None:
-            loop = asyncio.get_running_loop()
-            plan = await loop.run_in_executor(self._planning, self._planner.plan, operation, variables)
-        return plan
+        """In a thread, one after the other, beside the requests whose plans are known. `PlanTooLarge`."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._planning, self.planner.plan, operation, variables)
 
 
 @dataclass(slots=True)

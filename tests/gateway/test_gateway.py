@@ -243,7 +243,7 @@ async def test_a_trace_goes_through_the_gateway_into_the_service(as_: As) -> Non
     trace_id = "4bf92f3577b34da6a3ce929d0e0e4736"
     ann = as_("ann")
     ann.client.headers["traceparent"] = f"00-{trace_id}-00f067aa0ba902b7-01"
-    await ann.ask("{ userBalances { currency } }")
+    await ann.ask("{ userBalances { currency __typename } }")  # which nobody has asked for before
     for span, by in ((b"graphql.plan", b""), (b"query payment", b""), (b"POST /graphql", b"payment")):
         await eventually(lambda: _exported(bytes.fromhex(trace_id), span, by=by), within_s=15)  # noqa: B023
 
