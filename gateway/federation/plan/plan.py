@@ -38,11 +38,12 @@ class Step:
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Plan:
-    """`layout` is the answer's form."""
+    """`layout` is the answer's form, of so many `fields`."""
 
     operation: Operation
     steps: tuple[Step, ...]
     layout: Spot
+    fields: int
 
     @property
     def hops(self) -> int:
@@ -62,7 +63,7 @@ def compiled(operation: Operation, layout: Spot, fetches: Sequence[Fetch]) -> Pl
         place_of[fetch] = draft
     ids = {id(draft): n for n, draft in enumerate(known.values())}
     steps = tuple(_step(draft, ids) for draft in known.values())
-    return Plan(operation, steps, layout)
+    return Plan(operation, steps, layout, layout.settle())
 
 
 @dataclass(slots=True, eq=False)

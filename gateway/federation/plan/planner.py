@@ -14,15 +14,20 @@ _Key = tuple[str, tuple[bool, ...]]
 
 
 class Planner:
-    """Plans operations over one supergraph. The least recently used of more than `kept` plans is forgotten.
+    """Plans operations over one supergraph. Of more than `kept` plans, or of plans for more than `kept_fields` fields
+    together (some 3 KB each), the least recently used are forgotten.
 
     `most_fields` bounds an operation once its fragments are spread out, however often they spread each other. That many
     can take two seconds: `plan` may be called in a thread while others ask for what is `known`.
     """
 
-    def __init__(self, supergraph: Supergraph, *, kept: int = 1_000, most_fields: int = 5_000) -> None:
+    def __init__(
+        self, supergraph: Supergraph, *, kept: int = 1_000, kept_fields: int = 50_000, most_fields: int = 5_000
+    ) -> None:
         self._graph = supergraph
         self._kept = kept
+        self._kept_fields = kept_fields
+        self._fields = 0  # of all that are kept
         self._most_fields = most_fields
         self._plans: OrderedDict[_Key, Plan] = OrderedDict()
         self._lock = Lock()
@@ -39,11 +44,18 @@ class Planner:
         plan = self._find(key)
         if plan is None:
             plan = self._anew(operation, conditions)
-            with self._lock:
-                self._plans[key] = plan
-                if len(self._plans) > self._kept:
-                    self._plans.popitem(last=False)
+            self._keep(key, plan)
         return plan
+
+    def _keep(self, key: _Key, plan: Plan) -> None:
+        with self._lock:
+            if key in self._plans:  # another thread was as fast
+                return
+            self._plans[key] = plan
+            self._fields += plan.fields
+            while len(self._plans) > self._kept or self._fields > self._kept_fields:
+                _, forgotten = self._plans.popitem(last=False)
+                self._fields -= forgotten.fields
 
     def _find(self, key: _Key) -> Plan | None:
         with self._lock:

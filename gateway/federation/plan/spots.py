@@ -109,6 +109,18 @@ class Place:
         """Whether it stands for objects of several types."""
         return self.common and self.spot.abstract
 
+    def settle(self) -> int:
+        """See `Spot.settle`."""
+        self.states = None
+        for found in (self.internal, self.requiring, self.options, self.leaves, self.typed):
+            found.clear()
+        fields = len(self.slots)
+        for slot in self.slots.values():
+            slot.chosen.clear()
+            if slot.child:
+                fields += slot.child.settle()
+        return fields
+
 
 @dataclass(slots=True)
 class _Raw:
@@ -149,6 +161,12 @@ class Spot:
         yield self.common
         if type_ in self.places:
             yield self.places[type_]
+
+    def settle(self) -> int:
+        """Forgets, here and below, what is of no use once everything is chosen: most of what a plan would take. How
+        many fields are left."""
+        self._raws.clear()
+        return self.common.settle() + sum(place.settle() for place in self.places.values())
 
     def path(self) -> tuple[tuple[str, frozenset[str] | None], ...]:
         """The steps from the root: names in subgraphs' answers, each with the types that it is taken on, if not all."""

@@ -213,6 +213,14 @@ class TestPlan:
         with pytest.raises(PlanTooLarge):
             planned(shop, wide)
 
+    @pytest.mark.parametrize(("bounds", "left"), [({"kept": 2}, [1, 2]), ({"kept_fields": 5}, [2]), ({}, [0, 1, 2])])
+    def test_those_used_last_are_kept(self, shop: Supergraph, bounds: dict[str, int], left: list[int]) -> None:
+        planner = Planner(shop, **bounds)
+        operations = [Operation.of(parse(f"{{ first {{ {of} }} }}")) for of in ("id", "name price", "id name price")]
+        plans = [planner.plan(operation, {}) for operation in operations]
+        assert [plan.fields for plan in plans] == [2, 3, 4]
+        assert [n for n, operation in enumerate(operations) if planner.known(operation, {}) is plans[n]] == left
+
     def test_it_explains_itself(self, shop: Supergraph) -> None:
         told = explain(planned(shop, "{ products { stars } }"))
         assert told.startswith("2 requests, 2 one after the other\n1. shop: query { products")
