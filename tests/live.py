@@ -19,6 +19,7 @@ from libs.core.redis import Redis
 from libs.core.tenants import Currency, Tenant, Tenants
 from scripts import issuer, stack
 from scripts.process import Server, free_port
+from tests.web import web
 
 TENANTS = ("demo", "other")
 CURRENCIES = {code: Currency(code, 2) for code in ("EUR", "USD")}
@@ -168,7 +169,7 @@ def _process(name: str, folder: Path, environment: Mapping[str, str]) -> Iterato
 @asynccontextmanager
 async def callers(live: Live) -> AsyncIterator[Callable[..., Api]]:
     """`as_("alice")`, `as_("olga", "operator", tenant="other")`, and `as_("")` for nobody."""
-    async with httpx.AsyncClient(timeout=30, limits=httpx.Limits(max_connections=200)) as client:
+    async with web(timeout=30, limits=httpx.Limits(max_connections=200)) as client:
 
         def as_(user: str, *roles: str, tenant: str = "demo") -> Api:
             return Api(live.server.url, live.token(user, *roles, tenant=tenant) if user else "", client)

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from libs.core.config import Config
 from libs.core.crypto import SecretBox
 from libs.core.mongo import Mongo
@@ -21,6 +19,7 @@ from services.auth.settings import AuthConfig
 from tests.auth.oauth_client import RETURN_URL, App
 from tests.auth.oidc import CLIENT_ID, CLIENT_SECRET, oidc_provider
 from tests.live import LiveAuth, auth_process
+from tests.web import web
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +36,7 @@ class House:
     @asynccontextmanager
     async def app(self, tenant: str = "demo") -> AsyncIterator[App]:
         """In a browser of its own."""
-        async with httpx.AsyncClient(timeout=30) as http:
+        async with web(timeout=30) as http:
             yield App(self.url, http, tenant)
 
     @asynccontextmanager

@@ -19,6 +19,7 @@ from services.auth.domain.users import User
 from services.auth.store import users
 from tests.auth.authenticator import Authenticator
 from tests.live import Api, LiveAuth, auth_process
+from tests.web import web
 
 PASSWORD = "several plain words"
 
@@ -70,7 +71,7 @@ def live(tmp_path_factory: pytest.TempPathFactory, mongo_url: str, redis_url: st
 
 @pytest.fixture
 async def client() -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(timeout=30) as client:
+    async with web(timeout=30) as client:
         yield client
 
 

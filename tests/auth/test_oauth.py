@@ -11,6 +11,7 @@ from libs.core.testing import scratch_namespace
 from tests.auth.oauth_client import MINE, UNLINK, App
 from tests.auth.oauth_house import House, open_house, provider_row
 from tests.auth.oidc import query_of
+from tests.web import web
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +176,7 @@ class TestUnlinking:
 
 async def test_the_buttons_of_a_login_page(house: House) -> None:
     query = {"query": "{ identityProviders { id label preset startUrl } }"}
-    async with httpx.AsyncClient() as http:
+    async with web() as http:
         answer = (await http.post(f"{house.url}/graphql", json=query)).json()
     first = answer["data"]["identityProviders"][0]
     assert first == {

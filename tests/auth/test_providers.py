@@ -21,6 +21,7 @@ from services.auth.providers import PURPOSE, Answer, Providers, Question
 from services.auth.providers.outside import ANSWER_BYTES
 from tests.auth.liar import Liar, liar, rsa_key, signed
 from tests.auth.oidc import CLIENT_ID, CLIENT_SECRET, Browser, oidc_provider, posted_form, query_of
+from tests.web import web
 
 KEY = "a-key-for-these-tests-that-is-long-enough"
 BACK = "http://127.0.0.1:9/oauth/callback/other"
@@ -59,7 +60,7 @@ def answer_of(address: str) -> Answer:
 async def journey(providers: Providers, provider: IdentityProvider, who: str) -> Proven:
     """All the way: to the provider's pages, back, and what it says of who was there."""
     at = providers.at(provider)
-    async with httpx.AsyncClient() as http:
+    async with web() as http:
         address = await Browser(http).log_in(await at.address(QUESTION), who, until=BACK)
     assert isinstance(address, str), address.text
     return await at.proven(QUESTION, answer_of(address))
@@ -155,7 +156,7 @@ class TestApple:
         with oidc_provider(tmp_path, BACK, apple=apple, client=by_post) as issuer:
             provider = configured(issuer, pem, preset="apple", team_id="TEAM", key_id="KEY", scopes=("openid", "email"))
             at = providers.at(provider)
-            async with httpx.AsyncClient() as http:
+            async with web() as http:
                 page = await Browser(http).log_in(await at.address(QUESTION), "anna", until=BACK)
             assert isinstance(page, httpx.Response)
             action, form = posted_form(page)

@@ -24,6 +24,7 @@ from libs.core.tenants import Tenant, Tenants
 from libs.core.testing import eventually, scratch_mongo, scratch_namespace, scratch_redis
 from scripts import issuer
 from scripts.process import Failure, Server, free_port
+from tests.web import web
 
 KEY = Ed25519PrivateKey.generate()
 
@@ -132,7 +133,7 @@ def running(place: Place) -> Iterator[Server]:
 
 @pytest.fixture
 async def tiny(running: Server) -> AsyncIterator[Tiny]:
-    async with httpx.AsyncClient(base_url=running.url, timeout=20) as client:
+    async with web(base_url=running.url, timeout=20) as client:
         yield Tiny(running, client)
 
 
@@ -142,7 +143,7 @@ async def own(place: Place, tmp_path: Path) -> AsyncIterator[Tiny]:
     server = place.server(SHUTDOWN_DELAY_S="1")
     server.log = tmp_path / "tiny.log"
     await asyncio.to_thread(server.start)
-    async with httpx.AsyncClient(base_url=server.url, timeout=20) as client:
+    async with web(base_url=server.url, timeout=20) as client:
         yield Tiny(server, client)
     await asyncio.to_thread(server.stop)
 
@@ -364,7 +365,7 @@ class TestReady:
         server.log = tmp_path / "tiny.log"
         await asyncio.to_thread(server.start)
         try:
-            async with httpx.AsyncClient(base_url=server.url, timeout=20) as client:
+            async with web(base_url=server.url, timeout=20) as client:
                 tiny = Tiny(server, client)
                 assert (await tiny.ready())[0] == 200
                 own_redis.kill()

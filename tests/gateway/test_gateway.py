@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import websockets
 
@@ -17,6 +16,7 @@ from libs.core.testing import eventually, scratch_mongo, scratch_namespace
 from scripts import stack
 from tests.collector import Collector, collector
 from tests.live import Api, Live, callers, gateway_process, payment_process
+from tests.web import web
 
 ROOT = Path(__file__).parents[2]
 As = Callable[..., Api]
@@ -123,7 +123,7 @@ class TestThroughTheGateway:
         assert await as_("p").refused("{ platformHealth { ready } }") == "FORBIDDEN"
 
     async def test_health_of_all(self, gateway: Live) -> None:
-        async with httpx.AsyncClient() as client:
+        async with web() as client:
             answer = await client.get(f"{gateway.server.url}/health")
         assert answer.status_code == 200
         assert answer.json()["services"].keys() == {"gateway", "payment"}

@@ -19,6 +19,7 @@ from libs.core.graphql import Limits, Request
 from libs.core.testing import eventually, scratch_mongo, scratch_namespace, scratch_redis
 from tests.gateway.foreign import Foreign, serving
 from tests.live import Live, Surroundings, gateway_process
+from tests.web import web
 
 GOOD = "type Query { city: String me: User } type User { name: String kind: String best: User worst: User }"
 BAD = """type Query { word: String number: Int words: [String!]! thing: Thing anything: JSON } scalar JSON
@@ -60,7 +61,7 @@ def gateway(
 
 @pytest.fixture
 async def ask(gateway: Live, bad: Foreign) -> AsyncIterator[Ask]:
-    async with httpx.AsyncClient(timeout=20) as client:
+    async with web(timeout=20) as client:
 
         async def ask(query: str, **variables: Any) -> Any:
             body = {"query": query, "variables": variables}
@@ -226,7 +227,7 @@ class TestOfAClient:
         assert codes(await ask("{ city }", of=[0] * 20_001)) == ["LIMIT_EXCEEDED"]
 
     async def test_variables_that_are_too_large(self, gateway: Live, ask: Ask) -> None:
-        async with httpx.AsyncClient() as client:
+        async with web() as client:
             body = {"query": "{ city }", "variables": {"of": "x" * MB}}
             answer = await client.post(f"{gateway.server.url}/graphql", json=body)
         assert answer.status_code == 413
@@ -237,7 +238,7 @@ class TestOfAClient:
         assert answers == [{"data": {"me": {"name": "Anna"}, "city": "Riga"}}] * 20
 
     async def test_who_hangs_up_while_it_is_planned(self, gateway: Live, ask: Ask) -> None:
-        async with httpx.AsyncClient(timeout=0.02) as client:
+        async with web(timeout=0.02) as client:
             with pytest.raises(httpx.ReadTimeout):
                 await client.post(f"{gateway.server.url}/graphql", json={"query": spread(8)})
         await eventually(lambda: _is_calm(ask))

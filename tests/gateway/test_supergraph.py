@@ -22,6 +22,7 @@ from libs.core.testing import eventually, scratch_mongo, scratch_namespace, scra
 from scripts.process import free_port
 from tests.gateway.foreign import Foreign, serving
 from tests.live import Live, Surroundings, callers, gateway_process
+from tests.web import web
 
 
 @dataclass
@@ -108,7 +109,7 @@ async def _config(on: Surroundings) -> AsyncIterator[Config]:
 
 @pytest.fixture
 async def house(gateway: Live, cities: Foreign, words: Foreign) -> AsyncIterator[House]:
-    async with httpx.AsyncClient(timeout=20) as client:
+    async with web(timeout=20) as client:
         house = House(gateway, cities, words, client)
         yield house
         words.sdl = LESS

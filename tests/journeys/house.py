@@ -23,6 +23,7 @@ from services.auth.passwords import Hasher
 from services.auth.store import users
 from services.payment.settings import PaymentConfig
 from tests.live import Api, Live, LiveAuth, auth_process, payment_process
+from tests.web import web
 
 PASSWORD = "several plain words"
 
@@ -88,7 +89,7 @@ class House:
     async def doors(self) -> AsyncIterator["Doors"]:
         environment = self.auth.environment
         mongo = Mongo.connect(environment["MONGO_URL"], service="auth", namespace=environment["NAMESPACE"])
-        async with httpx.AsyncClient(timeout=30, limits=httpx.Limits(max_connections=200)) as client:
+        async with web(timeout=30, limits=httpx.Limits(max_connections=200)) as client:
             yield Doors(self, mongo, client)
         await mongo.close()
 

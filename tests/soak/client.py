@@ -21,6 +21,7 @@ import orjson
 
 from tests.soak.history import Recorder
 from tests.soak.operations import OPERATIONS, QUERIES, Asked, Operation, World
+from tests.web import web
 
 # Nothing was sent, or an error says that nothing was done: the same request may go elsewhere at once.
 NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
@@ -221,7 +222,7 @@ async def run(task: Task) -> None:
 
 async def work(task: Task, recorder: Recorder) -> None:
     limits = httpx.Limits(max_connections=200, max_keepalive_connections=200)
-    async with httpx.AsyncClient(timeout=task.timeout_s, limits=limits) as http:
+    async with web(timeout=task.timeout_s, limits=limits) as http:
         service = Service(task.urls, task.token, http)
         sessions = [Session(f"{task.name}.{n}", task, service, recorder) for n in range(task.sessions)]
         watching = asyncio.create_task(service.watch()) if task.watchful else None

@@ -21,8 +21,6 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import httpx
-
 from scripts.process import Failure
 from scripts.stack import say
 from tests.soak import nemesis
@@ -33,6 +31,7 @@ from tests.soak.history import Call, Read, Recorder, load
 from tests.soak.nemesis import Fault, torment
 from tests.soak.operations import CURRENCY, OPENING, OPERATIONS, OTHER_CURRENCY, TRANSFER_LIMIT, deposit
 from tests.soak.stack import Stack, named, running
+from tests.web import web
 
 OWNERS = tuple(f"p{n}" for n in range(8))
 WALLET = """mutation ($input: CreateWalletInput!) { createWallet(input: $input) { __typename
@@ -151,7 +150,7 @@ async def _prepare(plan: Plan, stack: Stack) -> Task:
 async def _auditor(task: Task) -> AsyncIterator[tuple[Session, Service]]:
     """A client in this process, before and after those that work."""
     with Recorder(Path(task.history)) as recorder:
-        async with httpx.AsyncClient(timeout=30) as http:
+        async with web(timeout=30) as http:
             service = Service(task.urls, task.token, http)
             yield Session(task.name, task, service, recorder), service
 

@@ -9,6 +9,7 @@ import pytest
 from libs.core.testing import eventually, scratch_mongo, scratch_namespace
 from tests.auth.attacks.scene import LAX, ME, Person, Scene, Visitor
 from tests.live import LiveAuth, auth_process
+from tests.web import web
 
 
 @pytest.fixture(scope="package")
@@ -27,7 +28,7 @@ def attacked(tmp_path_factory: pytest.TempPathFactory, mongo_url: str, redis_url
 
 
 async def _prepare(live: LiveAuth) -> None:
-    async with httpx.AsyncClient(timeout=30) as http:
+    async with web(timeout=30) as http:
         scene = Scene(live, http)
         await scene.configure("demo", **LAX)
         person = await scene.person()
@@ -40,7 +41,7 @@ async def _prepare(live: LiveAuth) -> None:
 
 @pytest.fixture
 async def scene(attacked: LiveAuth) -> AsyncIterator[Scene]:
-    async with httpx.AsyncClient(timeout=30, limits=httpx.Limits(max_connections=200)) as http:
+    async with web(timeout=30, limits=httpx.Limits(max_connections=200)) as http:
         yield Scene(attacked, http)
 
 

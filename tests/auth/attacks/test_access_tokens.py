@@ -10,7 +10,6 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-import httpx
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -30,6 +29,7 @@ from services.auth.keys import SigningKeys
 from tests.auth.attacks.scene import ME, PASSWORD, Person, Scene, closed, code_of, heard, socket
 from tests.auth.conftest import House
 from tests.live import LiveAuth
+from tests.web import web
 
 UNAUTHENTICATED = "UNAUTHENTICATED"
 
@@ -37,7 +37,7 @@ UNAUTHENTICATED = "UNAUTHENTICATED"
 @pytest.fixture(scope="module")
 def known(attacked: LiveAuth) -> Person:
     async def make() -> Person:
-        async with httpx.AsyncClient(timeout=30) as http:
+        async with web(timeout=30) as http:
             return await Scene(attacked, http).person()
 
     return asyncio.run(make())

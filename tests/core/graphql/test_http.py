@@ -15,6 +15,7 @@ from libs.core.graphql import GraphQLEndpoint
 from tests.core.graphql import service
 from tests.core.graphql.conftest import Post, Served, serve
 from tests.core.graphql.service import endpoint
+from tests.web import web
 
 JSON = "application/json"
 GRAPHQL_JSON = "application/graphql-response+json"
@@ -252,7 +253,7 @@ class TestConnection:
         assert answer.startswith(b"HTTP/1.1 413")
 
     async def test_ten_megabytes_get_an_answer_and_not_a_reset(self, served: Served) -> None:
-        async with httpx.AsyncClient() as client:
+        async with web() as client:
             response = await client.post(served.url, json={"query": "#" * 10_000_000})
             assert response.status_code == 413
             assert (await client.post(served.url, json={"query": "{ hello }"})).status_code == 200
@@ -287,11 +288,11 @@ class TestConnection:
         _, writer = await asyncio.open_connection("127.0.0.1", served.port)
         writer.write(self.HEAD + b"content-length: 20\r\n\r\n{")
         writer.close()
-        async with httpx.AsyncClient() as client:
+        async with web() as client:
             assert (await client.post(served.url, json={"query": "{ hello }"})).status_code == 200
 
     async def test_one_slow_request_does_not_hold_up_another(self, served: Served) -> None:
-        async with httpx.AsyncClient() as client:
+        async with web() as client:
             slow = asyncio.create_task(client.post(served.url, json={"query": "{ slow }"}))
             began = time.monotonic()
             assert orjson.loads((await client.post(served.url, json={"query": "{ hello }"})).content)

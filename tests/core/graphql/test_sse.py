@@ -10,6 +10,7 @@ import pytest
 from libs.core.testing import eventually
 from tests.core.graphql.conftest import Served, serve
 from tests.core.graphql.service import running
+from tests.web import web
 
 STREAM = {"accept": "text/event-stream"}
 ANNA = {"authorization": "Bearer anna"}
@@ -18,7 +19,7 @@ TICKS = 'subscription { ticks(name: "%s") { id } }'
 
 @pytest.fixture
 async def client(served: Served) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=served.url, timeout=5) as client:
+    async with web(base_url=served.url, timeout=5) as client:
         yield client
 
 
@@ -100,7 +101,7 @@ class TestDistinct:
             assert (why["errors"][0]["extensions"]["code"], last) == (code, ("complete", None))
 
     async def test_silence_is_kept_alive(self) -> None:
-        async with serve(keepalive_s=0.02) as served, httpx.AsyncClient() as client:
+        async with serve(keepalive_s=0.02) as served, web() as client:
             headers = STREAM | {"x-timeout-s": "0.3"}
             async with client.stream("POST", served.url, json={"query": "{ slow }"}, headers=headers) as response:
                 text = (await response.aread()).decode()
@@ -171,14 +172,14 @@ class TestSingleConnection:
         assert (await client.put("")).status_code == 401
 
     async def test_a_reservation_that_is_not_used_expires(self) -> None:
-        async with serve(reservation_s=0.05) as served, httpx.AsyncClient(base_url=served.url) as client:
+        async with serve(reservation_s=0.05) as served, web(base_url=served.url) as client:
             token = await self.reserve(client)
             await self.operate(client, TICKS % "unused", "a", **token)
             await eventually(lambda: "unused" not in running)
             assert await self.operate(client, "{ hello }", "b", **token) == 404
 
     async def test_too_many_reservations(self) -> None:
-        async with serve(reservations_per_caller=1) as served, httpx.AsyncClient(base_url=served.url) as client:
+        async with serve(reservations_per_caller=1) as served, web(base_url=served.url) as client:
             await self.reserve(client)
             response = await client.put("", headers=ANNA)
             assert (response.status_code, response.headers["retry-after"]) == (429, "30")

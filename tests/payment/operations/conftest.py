@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from libs.core.config import Config
@@ -23,6 +22,7 @@ from services.payment.settings import PaymentConfig
 from services.payment.verify import verify_all
 from tests.live import CURRENCIES, TENANTS, Api, Live, callers, payment_process
 from tests.payment.operations.asking import CREATE, Player, do
+from tests.web import web
 
 As = Callable[..., Api]
 USUAL: Mapping[str, Any] = {
@@ -93,7 +93,7 @@ async def _configure(live: Live, **values: Any) -> None:
     namespace = live.environment["NAMESPACE"]
     mongo = Mongo.connect(live.environment["MONGO_URL"], service="payment", namespace=namespace)
     redis = Redis.connect(live.environment["REDIS_URL"], namespace=namespace)
-    async with Config(mongo, redis, [PaymentConfig]) as config, httpx.AsyncClient() as client:
+    async with Config(mongo, redis, [PaymentConfig]) as config, web() as client:
 
         async def changes() -> float:
             shown = (await client.get(f"{live.server.url}/metrics")).text
