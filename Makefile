@@ -56,7 +56,7 @@ import: env ## Take a ledger in, where there is none, and verify it: make import
 	@$(RUN) -m scripts.ledger_import
 
 test: env-npm ## Run all tests (only some: make test TESTS=tests/payment)
-	@$(RUN) -m pytest -n auto --maxprocesses 4 --dist loadfile $${TESTS:-}
+	@$(RUN) -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $${TESTS:-}
 
 soak: export SOAK_SECONDS = $(SECONDS)
 soak: env ## Kill, freeze and restart everything under load, and check each answer: make soak [SEED=7] [SECONDS=300]

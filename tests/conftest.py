@@ -29,6 +29,11 @@ def pytest_sessionstart(session: pytest.Session) -> None:
             pytest.exit(str(failure), returncode=pytest.ExitCode.INTERNAL_ERROR)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What starts whole stacks comes first, so that no worker is left alone with it in the end."""
+    items.sort(key=lambda item: not {"journeys", "scripts", "soak"} & set(item.path.parts))
+
+
 def pytest_sessionfinish() -> None:
     _servers.close()
 
