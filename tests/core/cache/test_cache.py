@@ -223,10 +223,15 @@ class TestTime:
 
 class TestStale:
     @pytest.fixture
-    async def stale(self, cache: Cache, source: Source) -> None:
+    async def stale(self, redis: Redis, cache: Cache, source: Source) -> None:
         """Old in memory and in Redis, while the source has something new, behind a closed gate."""
         await cache.get_or_load(KEY, source.load, 0.02, stale_s=60)
         await holding(cache, MISSING)
+
+        async def old_in_redis_too() -> bool:
+            return 0 < await ttl_ms(redis) <= 60_000
+
+        await eventually(old_in_redis_too)
         source.gate.clear()
         source.value = "new"
 
