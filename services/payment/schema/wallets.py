@@ -111,8 +111,9 @@ class UserBalance:
 class User:
     id: ID
 
+    # Null if it cannot be said: what others know of the user is answered all the same.
     @strawberry.field(extensions=[Requires("wallet:read")])
-    async def balances(self, info: Info[Context]) -> list[UserBalance]:
+    async def balances(self, info: Info[Context]) -> list[UserBalance] | None:
         return await _balances(info, self.id)
 
     @classmethod
