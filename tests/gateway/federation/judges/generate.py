@@ -77,6 +77,18 @@ def supergraph(random: Random, *, external_on_interface_objects: bool = False) -
     return {subgraph.name: subgraph.sdl() for subgraph in draft.subgraphs}
 
 
+def _members(home: _Subgraph, name: str) -> set[str]:
+    """What an object of this type can be in a subgraph; of an interface with a key also just that."""
+    if name in home.unions:
+        return set(home.unions[name])
+    if name not in home.types:
+        return set()
+    type_ = home.types[name]
+    if type_.kind != "interface":
+        return {name}
+    return {n for n, other in home.types.items() if name in other.implements} | ({name} if type_.keys else set())
+
+
 class _Draft:
     def __init__(self, random: Random, external_on_interface_objects: bool) -> None:
         self._random = random
@@ -257,10 +269,9 @@ class _Draft:
         return _Field(self._wrapped(composite) if composite else self._leaf(), arguments)
 
     def _share(self, owner: _Subgraph, name: str, field_name: str, drawn: _Field, homes: list[_Subgraph]) -> None:
-        """The same field in another subgraph that has its type."""
+        """The same field in another subgraph that has its type, and can answer with some of the same objects."""
         other = self._random.choice([home for home in homes if home is not owner])
-        known = drawn.named in _SCALARS or drawn.named in other.types or drawn.named in other.unions
-        if known:
+        if drawn.named in _SCALARS or _members(owner, drawn.named) & _members(other, drawn.named):
             drawn.directives.append(_SHAREABLE)
             other.type(name).fields[field_name] = _Field(drawn.type, drawn.arguments, [_SHAREABLE])
 
