@@ -159,9 +159,7 @@ class _Run:
         except SubgraphFailed as failed:
             self._fail(step, failed)
         except RecursionError:  # JSON may be nested deeper than Python recurses
-            self._fail(
-                step, SubgraphFailed(step.subgraph, "SUBGRAPH_INVALID_RESPONSE", "its answer is nested too deeply")
-            )
+            self._fail(step, _invalid(step, "its answer is nested too deeply"))
 
     def _fail(self, step: Step, failed: SubgraphFailed) -> None:
         extensions = {"code": failed.code, "service": failed.subgraph}
@@ -198,10 +196,10 @@ class _Run:
         data = response.get("data")
         if data is None:
             if not response.get("errors"):
-                raise SubgraphFailed(step.subgraph, "SUBGRAPH_INVALID_RESPONSE", "it answered without data")
+                raise _invalid(step, "it answered without data")
             return
         if type(data) is not dict:
-            raise SubgraphFailed(step.subgraph, "SUBGRAPH_INVALID_RESPONSE", "its data is no object")
+            raise _invalid(step, "its data is no object")
         if len(self._plan.steps) > 1:
             data = only(data, step.shape)
         if step.paths != ((),):
@@ -253,16 +251,18 @@ class _Run:
         if entities is None and response.get("errors"):
             return
         if type(entities) is not list or len(entities) != len(wanted):
-            message = "it did not answer each entity that it was asked for"
-            raise SubgraphFailed(step.subgraph, "SUBGRAPH_INVALID_RESPONSE", message)
+            raise _invalid(step, "it did not answer each entity that it was asked for")
         answered = [(each, entity) for each, entity in zip(wanted, entities, strict=True) if type(entity) is dict]
         if not all(each.representation.is_of(each.name, entity) for each, entity in answered):
-            message = "it answered with other entities than it was asked for"
-            raise SubgraphFailed(step.subgraph, "SUBGRAPH_INVALID_RESPONSE", message)
+            raise _invalid(step, "it answered with other entities than it was asked for")
         for each, entity in answered:
             asked = only(entity, step.shape)
             for found in each.objects:
                 merge(found, asked)
+
+
+def _invalid(step: Step, message: str) -> SubgraphFailed:
+    return SubgraphFailed(step.subgraph, "SUBGRAPH_INVALID_RESPONSE", message)
 
 
 @dataclass(frozen=True, slots=True)
