@@ -56,12 +56,10 @@ async def main() -> bool:
         ):
             servers = {name: _subgraph(name, folder) for name in SDLS}
             servers["hive"] = _hive(servers, folder)
-            servers["payment"] = service.server
-            servers["gateway"] = _gateway(servers, service.environment, folder)
+            servers["gateway"] = _gateway({name: servers[name] for name in SDLS}, service, folder)
             for server in servers.values():
-                if server is not service.server:
-                    server.start()
-                    running.callback(server.kill)
+                server.start()
+                running.callback(server.kill)
             met = [
                 _cpu(servers),
                 _latency(servers, service),
@@ -79,10 +77,11 @@ def _subgraph(name: str, folder: Path) -> Server:
     return Server(name, command, port, url, folder / f"{name}.log", lambda: _is_there(f"{url}/graphql/sdl"))
 
 
-def _gateway(subgraphs: Mapping[str, Server], environment: Mapping[str, str], folder: Path) -> Server:
-    addresses = ",".join(f"{name}={subgraphs[name].url}" for name in (*SDLS, "payment"))
-    server = stack.server("gateway", {**environment, "SUBGRAPHS": addresses}, port=free_port())
-    return replace(server, log=folder / "gateway.log")
+def _gateway(subgraphs: Mapping[str, Server], service: Payment, folder: Path) -> Server:
+    named = {**subgraphs, "payment": service.server}
+    addresses = ",".join(f"{name}={server.url}" for name, server in named.items())
+    gateway = stack.server("gateway", {**service.environment, "SUBGRAPHS": addresses}, port=free_port())
+    return replace(gateway, log=folder / "gateway.log")
 
 
 def _hive(servers: Mapping[str, Server], folder: Path) -> Server:
