@@ -31,7 +31,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What starts whole stacks comes first, so that no worker is left alone with it in the end."""
-    items.sort(key=lambda item: not {"journeys", "scripts", "soak"} & set(item.path.parts))
+    here = Path(__file__).parent
+    items.sort(key=lambda item: item.path.relative_to(here).parts[0] not in ("journeys", "scripts", "soak"))
 
 
 def pytest_sessionfinish() -> None:

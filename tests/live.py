@@ -17,6 +17,7 @@ from libs.core.events import Outbox
 from libs.core.mongo import Mongo
 from libs.core.redis import Redis
 from libs.core.tenants import Currency, Tenant, Tenants
+from libs.core.testing import scratch_mongo, scratch_namespace, scratch_redis
 from scripts import issuer, stack
 from scripts.process import Server, free_port
 from tests.web import web
@@ -89,6 +90,19 @@ class Surroundings:
             **more,
         }
         return cls(environment, key)
+
+
+@contextmanager
+def shared_namespace(mongo_url: str, redis_url: str) -> Iterator[str]:
+    """For processes that several tests share: everything in it is dropped once they have ended."""
+    namespace = scratch_namespace()
+    yield namespace
+
+    async def drop() -> None:
+        async with scratch_mongo(mongo_url, namespace=namespace), scratch_redis(redis_url, namespace=namespace):
+            pass
+
+    asyncio.run(drop())
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """Second factors as a client meets them: GraphQL over HTTP, with a real clock."""
 
-import asyncio
 from base64 import b64decode
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
@@ -14,11 +13,10 @@ from argon2 import PasswordHasher
 
 from libs.core.ids import new_id
 from libs.core.mongo import Mongo
-from libs.core.testing import scratch_mongo, scratch_namespace
 from services.auth.domain.users import User
 from services.auth.store import users
 from tests.auth.authenticator import Authenticator
-from tests.live import Api, LiveAuth, auth_process
+from tests.live import Api, LiveAuth, auth_process, shared_namespace
 from tests.web import web
 
 PASSWORD = "several plain words"
@@ -58,15 +56,11 @@ ME = "{ me { id secondFactors } }"
 
 @pytest.fixture(scope="module")
 def live(tmp_path_factory: pytest.TempPathFactory, mongo_url: str, redis_url: str) -> Iterator[LiveAuth]:
-    namespace = scratch_namespace()
-    with auth_process(tmp_path_factory.mktemp("auth"), mongo_url, redis_url, namespace) as live:
+    with (
+        shared_namespace(mongo_url, redis_url) as namespace,
+        auth_process(tmp_path_factory.mktemp("auth"), mongo_url, redis_url, namespace) as live,
+    ):
         yield live
-
-    async def drop() -> None:
-        async with scratch_mongo(mongo_url, namespace=namespace):
-            pass
-
-    asyncio.run(drop())
 
 
 @pytest.fixture

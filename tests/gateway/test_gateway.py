@@ -12,10 +12,10 @@ import pytest
 import websockets
 
 from libs.core.ids import new_id
-from libs.core.testing import eventually, scratch_mongo, scratch_namespace
+from libs.core.testing import eventually
 from scripts import stack
 from tests.collector import Collector, collector
-from tests.live import Api, Live, callers, gateway_process, payment_process
+from tests.live import Api, Live, callers, gateway_process, payment_process, shared_namespace
 from tests.web import web
 
 ROOT = Path(__file__).parents[2]
@@ -30,18 +30,13 @@ WALLET = "query ($id: ID!) { wallet(id: $id) { id balance { available } owner { 
 @pytest.fixture(scope="module")
 def payment(tmp_path_factory: pytest.TempPathFactory, mongo_url: str, redis_url: str) -> Iterator[Live]:
     """Its spans, and those of the gateways in front of it, are collected."""
-    namespace, folder = scratch_namespace(), tmp_path_factory.mktemp("payment")
+    folder = tmp_path_factory.mktemp("payment")
     with (
+        shared_namespace(mongo_url, redis_url) as namespace,
         collector() as endpoint,
         payment_process(folder, mongo_url, redis_url, namespace, OTEL_ENDPOINT=endpoint) as live,
     ):
         yield live
-
-    async def drop() -> None:
-        async with scratch_mongo(mongo_url, namespace=namespace):
-            pass
-
-    asyncio.run(drop())
 
 
 @pytest.fixture(scope="module")

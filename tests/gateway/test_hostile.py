@@ -16,9 +16,9 @@ from gateway.federation import Subgraph, compose
 from gateway.federation.http import HttpTransport
 from gateway.supergraph import Graph
 from libs.core.graphql import Limits, Request
-from libs.core.testing import eventually, scratch_mongo, scratch_namespace, scratch_redis
+from libs.core.testing import eventually
 from tests.gateway.foreign import Foreign, serving
-from tests.live import Live, Surroundings, gateway_process
+from tests.live import Live, Surroundings, gateway_process, shared_namespace
 from tests.web import web
 
 GOOD = "type Query { city: String me: User } type User { name: String kind: String best: User worst: User }"
@@ -46,17 +46,11 @@ def bad() -> Iterator[Foreign]:
 def gateway(
     tmp_path_factory: pytest.TempPathFactory, mongo_url: str, redis_url: str, good: Foreign, bad: Foreign
 ) -> Iterator[Live]:
-    on = Surroundings.new(mongo_url, redis_url, scratch_namespace())
-    subgraphs = {"good": good.url, "bad": bad.url}
-    with gateway_process(tmp_path_factory.mktemp("gateway"), on, subgraphs=subgraphs, REQUEST_TIMEOUT_S="2") as gateway:
-        yield gateway
-
-    async def drop() -> None:
-        namespace = on.environment["NAMESPACE"]
-        async with scratch_mongo(mongo_url, namespace=namespace), scratch_redis(redis_url, namespace=namespace):
-            pass
-
-    asyncio.run(drop())
+    folder, subgraphs = tmp_path_factory.mktemp("gateway"), {"good": good.url, "bad": bad.url}
+    with shared_namespace(mongo_url, redis_url) as namespace:
+        on = Surroundings.new(mongo_url, redis_url, namespace)
+        with gateway_process(folder, on, subgraphs=subgraphs, REQUEST_TIMEOUT_S="2") as gateway:
+            yield gateway
 
 
 @pytest.fixture

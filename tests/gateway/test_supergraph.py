@@ -18,10 +18,10 @@ from gateway.settings import Address, GatewayConfig, GatewaySettings
 from libs.core.config import Config
 from libs.core.mongo import Mongo
 from libs.core.redis import Redis
-from libs.core.testing import eventually, scratch_mongo, scratch_namespace, scratch_redis
+from libs.core.testing import eventually, scratch_namespace
 from scripts.process import free_port
 from tests.gateway.foreign import Foreign, serving
-from tests.live import Live, Surroundings, callers, gateway_process
+from tests.live import Live, Surroundings, callers, gateway_process, shared_namespace
 from tests.web import web
 
 
@@ -66,18 +66,8 @@ def words() -> Iterator[Foreign]:
 
 @pytest.fixture(scope="module")
 def on(mongo_url: str, redis_url: str) -> Iterator[Surroundings]:
-    on = Surroundings.new(mongo_url, redis_url, scratch_namespace())
-    yield on
-    asyncio.run(_clean(on))
-
-
-async def _clean(on: Surroundings) -> None:
-    namespace = on.environment["NAMESPACE"]
-    async with (
-        scratch_mongo(on.environment["MONGO_URL"], namespace=namespace),
-        scratch_redis(on.environment["REDIS_URL"], namespace=namespace),
-    ):
-        pass
+    with shared_namespace(mongo_url, redis_url) as namespace:
+        yield Surroundings.new(mongo_url, redis_url, namespace)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """A payment above the tenant's amount: refused, confirmed with a code of an app, and done; that one and no other."""
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -14,26 +13,23 @@ from libs.core.ids import new_id
 from libs.core.redis import Redis
 from libs.core.settings import DEVELOPMENT_SECRET
 from libs.core.stepup import SensitiveOperation
-from libs.core.testing import eventually, scratch_mongo, scratch_namespace
+from libs.core.testing import eventually
 from services.auth.keys import SigningKeys
 from services.auth.settings import AuthSettings
 from services.auth.store import sessions
 from services.auth.tokens import step_up_token
 from tests.journeys.house import PASSWORD, TRANSFER, Doors, House, Person, house
+from tests.live import shared_namespace
 
 
 @pytest.fixture(scope="module")
 def live(tmp_path_factory: pytest.TempPathFactory, mongo_url: str, redis_url: str) -> Iterator[House]:
     folder: Path = tmp_path_factory.mktemp("house")
-    namespace = scratch_namespace()
-    with house(folder, mongo_url, redis_url, namespace, step_up_above={"EUR": 100}) as live:
+    with (
+        shared_namespace(mongo_url, redis_url) as namespace,
+        house(folder, mongo_url, redis_url, namespace, step_up_above={"EUR": 100}) as live,
+    ):
         yield live
-
-    async def drop() -> None:
-        async with scratch_mongo(mongo_url, namespace=namespace):
-            pass
-
-    asyncio.run(drop())
 
 
 @pytest.fixture

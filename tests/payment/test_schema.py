@@ -12,8 +12,7 @@ import websockets
 
 from libs.core.ids import new_id
 from libs.core.mongo import Mongo
-from libs.core.testing import scratch_mongo, scratch_namespace
-from tests.live import Api, Live, callers, payment_process
+from tests.live import Api, Live, callers, payment_process, shared_namespace
 
 As = Callable[..., Api]
 
@@ -36,15 +35,11 @@ HISTORY = "query ($filter: TransferFilter) { transferHistory(filter: $filter) { 
 @pytest.fixture(scope="module")
 def live(tmp_path_factory: pytest.TempPathFactory, mongo_url: str, redis_url: str) -> Iterator[Live]:
     folder: Path = tmp_path_factory.mktemp("payment")
-    namespace = scratch_namespace()
-    with payment_process(folder, mongo_url, redis_url, namespace) as live:
+    with (
+        shared_namespace(mongo_url, redis_url) as namespace,
+        payment_process(folder, mongo_url, redis_url, namespace) as live,
+    ):
         yield live
-
-    async def drop() -> None:
-        async with scratch_mongo(mongo_url, namespace=namespace):
-            pass
-
-    asyncio.run(drop())
 
 
 @pytest.fixture

@@ -15,11 +15,11 @@ import pytest
 from libs.core.ids import new_id
 from libs.core.mongo import Mongo
 from libs.core.tenants import SystemWallet, system_wallet_id
-from libs.core.testing import eventually, scratch_mongo, scratch_namespace
+from libs.core.testing import eventually
 from services.payment import store
 from services.payment.domain import Bucket, user_wallet
 from services.payment.statements import decimal
-from tests.live import Api, Live, callers, payment_process
+from tests.live import Api, Live, callers, payment_process, shared_namespace
 from tests.payment.test_schema import CREATE, DEPOSIT, TRANSFER, As, order
 
 BALANCE_AT = (
@@ -31,8 +31,9 @@ MANY = 50_000
 
 
 @pytest.fixture(scope="module")
-def namespace() -> str:
-    return scratch_namespace()
+def namespace(mongo_url: str, redis_url: str) -> Iterator[str]:
+    with shared_namespace(mongo_url, redis_url) as namespace:
+        yield namespace
 
 
 @pytest.fixture(scope="module")
@@ -40,12 +41,6 @@ def live(tmp_path_factory: pytest.TempPathFactory, mongo_url: str, redis_url: st
     folder: Path = tmp_path_factory.mktemp("payment")
     with payment_process(folder, mongo_url, redis_url, namespace) as live:
         yield live
-
-    async def drop() -> None:
-        async with scratch_mongo(mongo_url, namespace=namespace):
-            pass
-
-    asyncio.run(drop())
 
 
 @pytest.fixture

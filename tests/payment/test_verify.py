@@ -21,7 +21,7 @@ from libs.core.errors import Refusal, Unavailable
 from libs.core.events import Outbox
 from libs.core.mongo import Mongo
 from libs.core.tenants import SystemWallet
-from libs.core.testing import FROZEN_AT, eventually, scratch_mongo, scratch_namespace
+from libs.core.testing import FROZEN_AT, eventually
 from scripts import stack
 from services.payment.domain import Bucket, End, Place, Transfer, TransferKind, Wallet
 from services.payment.domain.journal import Block, instant, leaf
@@ -41,7 +41,7 @@ from services.payment.verify import (
     verify_on,
 )
 from services.payment.verify.watch import Watch
-from tests.live import Api, Live, callers, payment_process
+from tests.live import Api, Live, callers, payment_process, shared_namespace
 from tests.payment.conftest import open_ledger, soon, transfer
 
 KEYS = JournalKeys("the key of these tests")
@@ -518,15 +518,11 @@ class TestWatch:
 
 @pytest.fixture(scope="module")
 def live(tmp_path_factory: pytest.TempPathFactory, mongo_url: str, redis_url: str) -> Iterator[Live]:
-    namespace = scratch_namespace()
-    with payment_process(tmp_path_factory.mktemp("payment"), mongo_url, redis_url, namespace) as live:
+    with (
+        shared_namespace(mongo_url, redis_url) as namespace,
+        payment_process(tmp_path_factory.mktemp("payment"), mongo_url, redis_url, namespace) as live,
+    ):
         yield live
-
-    async def drop() -> None:
-        async with scratch_mongo(mongo_url, namespace=namespace):
-            pass
-
-    asyncio.run(drop())
 
 
 @pytest.fixture

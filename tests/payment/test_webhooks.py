@@ -17,11 +17,11 @@ from libs.core.ids import new_id
 from libs.core.mongo import Mongo
 from libs.core.settings import DEVELOPMENT_SECRET
 from libs.core.tenants import SystemWallet
-from libs.core.testing import eventually, scratch_mongo, scratch_namespace
+from libs.core.testing import eventually
 from services.payment.domain import SYSTEM_OWNER
 from services.payment.settings import PaymentSettings
 from tests.core.webhooks.receiver import Receiver, receiver
-from tests.live import CURRENCIES, TENANTS, Api, Live, callers, payment_process
+from tests.live import CURRENCIES, TENANTS, Api, Live, callers, payment_process, shared_namespace
 
 As = Callable[..., Api]
 
@@ -49,16 +49,12 @@ WALLET = "mutation ($input: CreateWalletInput!) { createWallet(input: $input) { 
 @pytest.fixture(scope="module")
 def live(tmp_path_factory: pytest.TempPathFactory, mongo_url: str, redis_url: str) -> Iterator[Live]:
     folder: Path = tmp_path_factory.mktemp("payment")
-    namespace = scratch_namespace()
-    with payment_process(folder, mongo_url, redis_url, namespace) as live:
+    with (
+        shared_namespace(mongo_url, redis_url) as namespace,
+        payment_process(folder, mongo_url, redis_url, namespace) as live,
+    ):
         asyncio.run(_told_of_system_wallets(live, mongo_url, namespace))
         yield live
-
-    async def drop() -> None:
-        async with scratch_mongo(mongo_url, namespace=namespace):
-            pass
-
-    asyncio.run(drop())
 
 
 async def _told_of_system_wallets(live: Live, mongo_url: str, namespace: str) -> None:

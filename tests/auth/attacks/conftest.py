@@ -6,25 +6,22 @@ from collections.abc import AsyncIterator, Iterator
 import httpx
 import pytest
 
-from libs.core.testing import eventually, scratch_mongo, scratch_namespace
+from libs.core.testing import eventually
 from tests.auth.attacks.scene import LAX, ME, Person, Scene, Visitor
-from tests.live import LiveAuth, auth_process
+from tests.live import LiveAuth, auth_process, shared_namespace
 from tests.web import web
 
 
 @pytest.fixture(scope="package")
 def attacked(tmp_path_factory: pytest.TempPathFactory, mongo_url: str, redis_url: str) -> Iterator[LiveAuth]:
     """Messages are limited in the tenant `other` as they are by default, and hardly in `demo`."""
-    folder, namespace = tmp_path_factory.mktemp("attacks"), scratch_namespace()
-    with auth_process(folder, mongo_url, redis_url, namespace, TRUSTED_PROXIES="127.0.0.1/32") as live:
+    folder = tmp_path_factory.mktemp("attacks")
+    with (
+        shared_namespace(mongo_url, redis_url) as namespace,
+        auth_process(folder, mongo_url, redis_url, namespace, TRUSTED_PROXIES="127.0.0.1/32") as live,
+    ):
         asyncio.run(_prepare(live))
         yield live
-
-    async def drop() -> None:
-        async with scratch_mongo(mongo_url, namespace=namespace):
-            pass
-
-    asyncio.run(drop())
 
 
 async def _prepare(live: LiveAuth) -> None:

@@ -16,11 +16,11 @@ from libs.core.mongo import Document, Mongo
 from libs.core.redis import Redis
 from libs.core.settings import DEVELOPMENT_SECRET
 from libs.core.tenants import SystemWallet
-from libs.core.testing import eventually, scratch_mongo, scratch_namespace
+from libs.core.testing import eventually
 from services.payment.keys import JournalKeys
 from services.payment.settings import PaymentConfig
 from services.payment.verify import verify_all
-from tests.live import CURRENCIES, TENANTS, Api, Live, callers, payment_process
+from tests.live import CURRENCIES, TENANTS, Api, Live, callers, payment_process, shared_namespace
 from tests.payment.operations.asking import CREATE, Player, do
 from tests.web import web
 
@@ -41,17 +41,13 @@ NOT_THE_PLATFORMS: Mapping[str, Any] = {"events": {"$not": {"$regex": '"tenantid
 @pytest.fixture(scope="package")
 def live(tmp_path_factory: pytest.TempPathFactory, mongo_url: str, redis_url: str) -> Iterator[Live]:
     folder: Path = tmp_path_factory.mktemp("operations")
-    namespace = scratch_namespace()
-    with payment_process(folder, mongo_url, redis_url, namespace) as live:
+    with (
+        shared_namespace(mongo_url, redis_url) as namespace,
+        payment_process(folder, mongo_url, redis_url, namespace) as live,
+    ):
         asyncio.run(_configure(live, **USUAL))
         asyncio.run(_await_system_wallets(live))
         yield live
-
-    async def drop() -> None:
-        async with scratch_mongo(mongo_url, namespace=namespace):
-            pass
-
-    asyncio.run(drop())
 
 
 @pytest.fixture(scope="module", autouse=True)
