@@ -1,28 +1,23 @@
 """Plans, and answers made of what subgraphs say, true or not."""
 
-import asyncio
 import re
-from collections.abc import AsyncGenerator
 from typing import Any
 
-import orjson
 import pytest
 from graphql import parse
 
 from gateway.federation import (
     CompositionFailed,
-    Executor,
     Operation,
-    Plan,
     Planner,
     PlanTooLarge,
     Subgraph,
     SubgraphFailed,
-    SubgraphRequest,
     Supergraph,
     compose,
     explain,
 )
+from tests.gateway.federation.saying import executed, planned
 
 LINK = 'extend schema @link(url: "https://specs.apollo.dev/federation/v2.9", import: ["@key", "@shareable"])\n'
 SHOP = """type Query { products: [Product!]! first: Product }
@@ -39,34 +34,6 @@ def supergraph(**sdls: str) -> Supergraph:
 @pytest.fixture(scope="module")
 def shop() -> Supergraph:
     return supergraph(shop=SHOP, reviews=REVIEWS)
-
-
-def planned(graph: Supergraph, query: str, **variables: Any) -> Plan:
-    return Planner(graph).plan(Operation.of(parse(query)), variables)
-
-
-class Saying:
-    """Subgraphs that answer as they are told, or fail."""
-
-    def __init__(self, **answers: Any) -> None:
-        self._answers = answers
-
-    async def fetch(self, request: SubgraphRequest) -> dict[str, Any]:
-        answer = self._answers[request.subgraph]
-        if callable(answer):
-            answer = answer(orjson.loads(request.body).get("variables", {}))
-        if isinstance(answer, Exception):
-            raise answer
-        found: dict[str, Any] = orjson.loads(answer if isinstance(answer, bytes) else orjson.dumps(answer))
-        return found
-
-    async def subscribe(self, request: SubgraphRequest) -> AsyncGenerator[dict[str, Any], None]:
-        yield await self.fetch(request)
-
-
-async def executed(graph: Supergraph, query: str, **answers: Any) -> dict[str, Any]:
-    deadline = asyncio.get_running_loop().time() + 5
-    return await Executor(graph, Saying(**answers)).execute(planned(graph, query), {}, headers={}, deadline=deadline)
 
 
 PRODUCTS = {"data": {"products": [{"id": "1", "name": "a"}, {"id": "2", "name": "b"}, {"id": "1", "name": "a"}]}}
